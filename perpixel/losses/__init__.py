@@ -1,0 +1,21 @@
+"""Loss functions, and the sum of them that a network is trained with."""
+
+from perpixel.losses.cross_entropy import cross_entropy
+from perpixel.losses.focal import focal_loss, sigmoid_focal_loss, torchseg_focal_loss
+from perpixel.losses.ohem import ohem_cross_entropy
+from perpixel.losses.presence import presence_loss
+from perpixel.losses.segmentation_loss import LOSSES, LossEntry, LossValue, SegmentationLoss, with_class_weights
+
+__all__ = [
+    "LOSSES",
+    "LossEntry",
+    "LossValue",
+    "SegmentationLoss",
+    "cross_entropy",
+    "focal_loss",
+    "ohem_cross_entropy",
+    "presence_loss",
+    "sigmoid_focal_loss",
+    "torchseg_focal_loss",
+    "with_class_weights",
+]

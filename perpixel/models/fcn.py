@@ -1,0 +1,104 @@
+"""FCN-32s on a residual backbone: the plain baseline of this family (Long et al., CVPR 2015, arXiv:1411.4038).
+
+Shapes: B batch, C channels, H W image, K classes. The form of ycszen/TorchSeg (voc.fcn32s.R101_v1c): one head on the
+coarsest map, an auxiliary head on the one before it, both upsampled bilinearly with aligned corners.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from perpixel.backbones import Backbone
+from perpixel.errors import InvalidValue
+from perpixel.layers import ConvNormAct, init_new_layers
+from perpixel.models.network import Network
+from perpixel.types import SegOutput, Term
+
+__all__ = ["FCN", "FCNConfig", "FCNHead"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FCNConfig:
+    """Widths of the two heads.
+
+    Raises:
+        InvalidValue: a width is not positive or the dropout is not a probability below 1.
+    """
+
+    width: int = 512
+    auxiliary_width: int = 256
+    dropout: float = 0.1
+    """Probability of dropping a whole channel."""
+    auxiliary: bool = True
+    auxiliary_weight: float = 0.5
+    align_corners: bool = True
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.auxiliary_width < 1:
+            raise InvalidValue(f"FCN widths must be >= 1, got {self.width} and {self.auxiliary_width}")
+        if not 0 <= self.dropout < 1:
+            raise InvalidValue(f"dropout must lie in [0, 1), got {self.dropout}")
+
+    @classmethod
+    def small(cls) -> FCNConfig:
+        """A tiny preset for tests and tables."""
+        return cls(width=16, auxiliary_width=8)
+
+
+class FCN(Network):
+    """Scores the coarsest feature map; ``deep`` holds the auxiliary head's scores."""
+
+    config: FCNConfig
+
+    def __init__(self, backbone: Backbone, num_classes: int, config: FCNConfig | None = None) -> None:
+        super().__init__()
+        config = config or FCNConfig()
+        if num_classes < 1:
+            raise InvalidValue(f"num_classes must be >= 1, got {num_classes}")
+        self.config = config
+        self.num_classes = num_classes
+        self.align_corners = config.align_corners
+        self.preprocessing = backbone.preprocessing
+        self.logit_stride = backbone.strides[-1]
+        self.minimum_size = 2 * backbone.strides[-1]
+        self.backbone = backbone
+        self.head = FCNHead(backbone.channels[-1], config.width, num_classes, config.dropout)
+        self.auxiliary_head = (
+            FCNHead(backbone.channels[-2], config.auxiliary_width, num_classes, config.dropout)
+            if config.auxiliary
+            else None
+        )
+        init_new_layers(self.head)
+        if self.auxiliary_head is not None:
+            init_new_layers(self.auxiliary_head)
+
+    def forward(self, images: Tensor) -> SegOutput:
+        """Maps images (B, C, H, W) to logits (B, K, H/32, W/32), rounded up."""
+        features = self.backbone(images)
+        logits = self.head(features[-1])
+        if self.auxiliary_head is None or not self.supervised:
+            return SegOutput(logits)
+        return SegOutput(logits, deep=(self.auxiliary_head(features[-2]),))
+
+    def default_terms(self) -> tuple[Term, ...]:
+        """Cross-entropy, and half as much of it on the auxiliary head (TorchSeg)."""
+        main = Term(name="main")
+        if self.auxiliary_head is None:
+            return (main,)
+        return main, Term(name="auxiliary", output="deep", weight=self.config.auxiliary_weight)
+
+
+class FCNHead(nn.Module):
+    """3x3 convolution block, channel dropout, 1x1 classifier: (B, C, h, w) -> (B, K, h, w)."""
+
+    def __init__(self, in_channels: int, width: int, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.block = ConvNormAct(in_channels, width, 3)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(width, num_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.classifier(self.dropout(self.block(x)))
+        return scores
