@@ -1,0 +1,192 @@
+"""Recipes of DFN, "Learning a Discriminative Feature Network for Semantic Segmentation" (Yu et al., CVPR 2018).
+
+The paper is arXiv 1804.09337. The published code is TorchSeg, whose settings differ from the paper's in learning rate,
+weight decay and scales. Its border loss has a known fault (TorchSeg issue 16: it pushes every border score up, whatever
+the target); the recipes here train borders with the focal loss of the paper.
+Scores are mean IoU in per cent, single scale unless said.
+"""
+
+from __future__ import annotations
+
+from perpixel.config import (
+    BackboneChoice,
+    DataChoice,
+    ModelChoice,
+    OptimizerChoice,
+    RunConfig,
+    SceneChoice,
+    ScheduleChoice,
+    Stage,
+)
+
+__all__ = ["dfn_camvid", "dfn_camvid_small", "dfn_cityscapes", "dfn_demo", "dfn_voc", "dfn_voc_paper"]
+
+_PAPER_SCALES = (0.5, 0.75, 1.0, 1.5, 1.75)
+_TORCHSEG_SCALES = (*_PAPER_SCALES, 2.0)
+
+
+def dfn_demo() -> RunConfig:
+    """A small DFN on generated street scenes: no data, no download, minutes on a CPU.
+
+    Command: ``perpixel demo``, or ``perpixel train --recipe dfn_demo``.
+    Hardware: two CPU cores. Time: not measured here.
+    Score: not measured here; none is published, the scenes are perpixel's own.
+    """
+    return RunConfig(
+        name="dfn_demo",
+        recipe="dfn_demo",
+        data=DataChoice(
+            source="scenes",
+            scenes=SceneChoice(train=200, val=40, height=128, width=128, inconsistency=0.3, indistinction=0.3),
+            crop_size=(128, 128),
+            brightness=0.2,
+            contrast=0.2,
+            batch_size=8,
+        ),
+        stages=(
+            Stage(
+                model=ModelChoice(
+                    name="dfn",
+                    backbone=BackboneChoice(name="resnet18"),
+                    options={"width": 32, "border_width": 8},
+                ),
+                optimizer=OptimizerChoice(name="adamw", lr=1e-3, weight_decay=1e-4),
+                schedule=ScheduleChoice(name="poly", power=0.9),
+                steps=300,
+            ),
+        ),
+    )
+
+
+def dfn_camvid_small() -> RunConfig:
+    """A DFN on ResNet-18 for CamVid (11 classes, 360x480) that a CPU can train, from random weights.
+
+    Command: ``perpixel train --recipe dfn_camvid_small --data camvid:FOLDER``.
+    Hardware: CPU or any GPU. Time: not measured here.
+    Score: not measured here; none is published for this size.
+    """
+    return RunConfig(
+        name="dfn_camvid_small",
+        recipe="dfn_camvid_small",
+        labels="camvid11",
+        data=DataChoice(
+            crop_size=(256, 320),
+            scale_range=(0.5, 2.0),
+            flip=0.5,
+            brightness=0.2,
+            contrast=0.2,
+            saturation=0.2,
+            batch_size=8,
+        ),
+        stages=(
+            Stage(
+                model=ModelChoice(
+                    name="dfn",
+                    backbone=BackboneChoice(name="resnet18"),
+                    options={"width": 128, "border_width": 16},
+                ),
+                optimizer=OptimizerChoice(name="adamw", lr=1e-3, weight_decay=1e-4),
+                schedule=ScheduleChoice(name="poly", power=0.9),
+                steps=2000,
+            ),
+        ),
+    )
+
+
+def dfn_camvid() -> RunConfig:
+    """The full DFN (ResNet-101, width 512) for CamVid (11 classes, 360x480), from ImageNet weights.
+
+    Command: ``perpixel train --recipe dfn_camvid --data camvid:FOLDER``.
+    Hardware: one GPU with 24 GB. Time: not measured here.
+    Score: not measured here; published: 60.1 on the test split, a re-run by others with settings of their own.
+    Length, crop and learning rate are perpixel's: TorchSeg's for VOC, halved with the batch; the paper has no CamVid.
+    """
+    return RunConfig(
+        name="dfn_camvid",
+        recipe="dfn_camvid",
+        labels="camvid11",
+        data=DataChoice(
+            crop_size=(352, 480),
+            scale_range=(0.5, 2.0),
+            flip=0.5,
+            brightness=0.2,
+            contrast=0.2,
+            saturation=0.2,
+            batch_size=16,
+        ),
+        stages=(_resnet101_stage(lr=4e-4, weight_decay=1e-4, steps=12_000),),
+    )
+
+
+def dfn_voc() -> RunConfig:
+    """DFN on PASCAL VOC 2012 with the settings of the published code (TorchSeg).
+
+    Command: ``perpixel train --recipe dfn_voc --data voc:FOLDER``; the split train_aug holds 10,582 images.
+    Hardware: one GPU with 80 GB, or several with 32 images between them. Time: not measured here.
+    Score: not measured here; published: 79.40, multi-scale and flip 81.40 (TorchSeg); 79.67 (paper), on val.
+    120 epochs of 330 batches. TorchSeg normalises over all its GPUs, so split batches want synchronised batch norm.
+    """
+    return RunConfig(
+        name="dfn_voc",
+        recipe="dfn_voc",
+        labels="voc",
+        data=DataChoice(
+            train_split="train_aug", crop_size=(512, 512), scales=_TORCHSEG_SCALES, flip=0.5, batch_size=32
+        ),
+        precision="fp32",
+        stages=(_resnet101_stage(lr=8e-4, weight_decay=1e-5, steps=39_600),),
+    )
+
+
+def dfn_voc_paper() -> RunConfig:
+    """DFN on PASCAL VOC 2012 with the settings that the paper states, and assumptions where it states none.
+
+    Command: ``perpixel train --recipe dfn_voc_paper --data voc:FOLDER``.
+    Hardware: one GPU with 80 GB. Time: not measured here.
+    Score: not measured here; published: 79.67 on val (paper); 80.6 multi-scale after further training on train.
+    Stated: learning rate 4e-3, power 0.9, momentum 0.9, weight decay 1e-4, batch 32, mirror, scales 0.5 to 1.75.
+    Assumed: crop 512x512, 39,600 steps, the same rate for new layers, no weight decay on norm layers and biases,
+    the backbone's stem and weights (all but the rate of new layers as in TorchSeg).
+    """
+    return RunConfig(
+        name="dfn_voc_paper",
+        recipe="dfn_voc_paper",
+        labels="voc",
+        data=DataChoice(train_split="train_aug", crop_size=(512, 512), scales=_PAPER_SCALES, flip=0.5, batch_size=32),
+        precision="fp32",
+        stages=(_resnet101_stage(lr=4e-3, weight_decay=1e-4, steps=39_600, new_layers_lr_factor=1.0),),
+    )
+
+
+def dfn_cityscapes() -> RunConfig:
+    """DFN on Cityscapes (fine annotations) with the settings of the published code (TorchSeg).
+
+    Command: ``perpixel train --recipe dfn_cityscapes --data list:FOLDER``, with train.txt and val.txt that pair
+    images with labelIds masks.
+    Hardware: one GPU with 80 GB, or several with 16 images between them. Time: not measured here.
+    Score: not measured here; published: 79.09, multi-scale and flip 80.41 (TorchSeg); 78.5 and 79.3 (paper), on val.
+    """
+    return RunConfig(
+        name="dfn_cityscapes",
+        recipe="dfn_cityscapes",
+        labels="cityscapes",
+        data=DataChoice(crop_size=(800, 800), scales=_TORCHSEG_SCALES, flip=0.5, batch_size=16),
+        precision="fp32",
+        stages=(_resnet101_stage(lr=7e-4, weight_decay=1e-4, steps=80_000),),
+    )
+
+
+def _resnet101_stage(*, lr: float, weight_decay: float, steps: int, new_layers_lr_factor: float = 10.0) -> Stage:
+    """The published network and optimiser; the numbers are what the data sets differ in."""
+    return Stage(
+        model=ModelChoice(
+            name="dfn",
+            backbone=BackboneChoice(name="resnet101", stem="deep64", weights="timm"),
+            options={"width": 512, "border_width": 21},
+        ),
+        optimizer=OptimizerChoice(name="sgd", lr=lr, momentum=0.9, weight_decay=weight_decay),
+        schedule=ScheduleChoice(name="poly", power=0.9),
+        new_layers_lr_factor=new_layers_lr_factor,
+        no_decay_norm_bias=True,
+        steps=steps,
+    )
