@@ -1,0 +1,284 @@
+"""Segmenter: raw images in, classes at the image's own size out, for any network that keeps the contract.
+
+Shapes: B batch, C image channels, K classes, h w score map, H W image.
+Scores are brought to the image's size before the class is chosen; label maps are never resized.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from perpixel.data.image_files import read_image, to_channels
+from perpixel.errors import InvalidValue, RunError
+from perpixel.inference.score_map import ScoreMap
+from perpixel.inference.segmentation import Segmentation
+from perpixel.labels import LabelSpace
+from perpixel.ops.normalize import normalize
+from perpixel.types import Preprocessing, SegOutput
+
+__all__ = ["ImageLike", "Precision", "SegmentationNetwork", "Segmenter"]
+
+Precision = Literal["fp32", "bf16", "fp16"]
+ImageLike: TypeAlias = "str | Path | Image.Image | NDArray[Any] | Tensor"
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_FULL_SCALE_16 = 65535
+_SIZE_STEPS = 4096
+
+
+class SegmentationNetwork(Protocol):
+    """What a Segmenter asks of a network, beside being an nn.Module."""
+
+    num_classes: int
+    align_corners: bool
+    preprocessing: Preprocessing
+    margin: int
+    minimum_size: int
+
+    def valid_size(self, height: int, width: int) -> tuple[int, int]: ...
+    def __call__(self, images: Tensor) -> SegOutput: ...
+
+
+class Segmenter:
+    """Runs a network on images as they come: normalises, pads where the network needs it, and cuts back.
+
+    The network is moved to ``device``; it runs in evaluation mode and gets its own mode back after each call.
+    Images smaller than the network takes, or of a size that it cannot take, are padded below and to the right with
+    its padding value. A network that loses a margin sees the image mirrored beyond its edges.
+
+    Args:
+        network: Keeps the contract of `SegmentationNetwork`.
+        labels: What its classes mean.
+        device: Where to compute, such as ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        precision: ``"fp32"`` computes in the network's own dtype; ``"bf16"`` and ``"fp16"`` use autocast.
+        provenance: Where the weights come from, as an artifact stores it.
+        name: Shown to people.
+
+    Raises:
+        InvalidValue: the labels do not fit the network, or device or precision are unknown.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        labels: LabelSpace,
+        *,
+        device: str | torch.device = "cpu",
+        precision: Precision = "fp32",
+        provenance: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> None:
+        if precision not in get_args(Precision):
+            raise InvalidValue(f"precision is one of {', '.join(get_args(Precision))}, got {precision!r}")
+        contract = cast(SegmentationNetwork, network)
+        if contract.num_classes != labels.num_classes:
+            raise InvalidValue(
+                f"the network scores {contract.num_classes} classes and label space {labels.name!r} has "
+                f"{labels.num_classes}; give the label space that the network was trained with"
+            )
+        self.device = _usable_device(device)
+        self.network = network.to(self.device)
+        self.labels = labels
+        self.precision = precision
+        self.provenance = dict(provenance or {})
+        self.name = name or type(network).__name__
+        self._contract = contract
+
+    def __call__(self, image: ImageLike) -> Segmentation:
+        """Segments one image.
+
+        Args:
+            image: A file (EXIF orientation applied), a PIL image, an array (H, W) or (H, W, C), or a tensor (C, H, W);
+                8-bit values in uint8, 16-bit values in uint16 or int32. Alpha of files and PIL images is dropped; grey
+                and RGB stand in for each other.
+
+        Raises:
+            DataError: the file cannot be read, or its channels do not fit the network.
+            InvalidValue: an array or tensor is not an image.
+        """
+        pixels = to_channels(_raw_pixels(image), self._contract.preprocessing.num_channels, source=_source(image))
+        scores = self._score_map(pixels[None])
+        with torch.no_grad():
+            mask = scores.classes()[0].cpu().numpy()
+        return Segmentation(mask=mask, labels=self.labels, image=pixels, score_map=scores.image(0))
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Returns class scores (B, K, H, W) float32 at the size of raw images (B, C, H, W), uint8 or 16-bit int32.
+
+        Raises:
+            InvalidValue: the images have another shape or dtype.
+            RunError: the network returns scores that are not finite.
+        """
+        with torch.no_grad():
+            return self._score_map(images).full()
+
+    def classes(self, images: Tensor) -> Tensor:
+        """Returns the classes (B, H, W) uint8 of raw images (B, C, H, W); equal to ``logits(images).argmax(1)``.
+
+        Needs a K-th of the memory of `logits`.
+
+        Raises:
+            InvalidValue: the images have another shape or dtype.
+            RunError: the network returns scores that are not finite.
+        """
+        with torch.no_grad():
+            return self._score_map(images).classes()
+
+    def __repr__(self) -> str:
+        return f"Segmenter({self.name}, {self.labels.num_classes} classes, {self.device}, {self.precision})"
+
+    def _score_map(self, images: Tensor) -> ScoreMap:
+        self._check_batch(images)
+        network = self._contract
+        height, width = int(images.shape[-2]), int(images.shape[-1])
+        margin = network.margin
+        needed = (height + 2 * margin, width + 2 * margin)
+        given = _fitting_size(network, needed)
+        images = images.to(self.device, non_blocking=True)
+        if margin:
+            images = _mirrored(images, margin, given)
+        with torch.inference_mode(), _evaluation_mode(self.network):
+            x = normalize(images, network.preprocessing)
+            if not margin and given != needed:
+                x = _padded(x, given, network.preprocessing)
+            with self._autocast():
+                output = network(x.to(self._input_dtype()))
+            logits = output.logits.float().contiguous()
+        if not bool(torch.isfinite(logits).all()):
+            raise RunError(
+                f"{self.name} returns scores that are not finite for images of {height} x {width} pixels in "
+                f"{self.precision}; check the weights" + ("" if self.precision == "fp32" else ", or use fp32")
+            )
+        return ScoreMap(
+            logits=logits,
+            covered=(given[0] - 2 * margin, given[1] - 2 * margin),
+            size=(height, width),
+            align_corners=network.align_corners,
+        )
+
+    def _check_batch(self, images: Tensor) -> None:
+        channels = self._contract.preprocessing.num_channels
+        if images.ndim != 4 or images.shape[1] != channels or 0 in images.shape:
+            raise InvalidValue(f"images must be (B, {channels}, H, W) without empty sides, got {tuple(images.shape)}")
+        if images.dtype not in (torch.uint8, torch.int32):
+            raise InvalidValue(
+                f"images are raw pixels, uint8 or 16-bit values in int32, got {images.dtype}; the Segmenter normalises"
+            )
+
+    def _input_dtype(self) -> torch.dtype:
+        parameter = next(self.network.parameters(), None)
+        return torch.float32 if parameter is None else parameter.dtype
+
+    def _autocast(self) -> torch.autocast:
+        dtype = _AUTOCAST.get(self.precision)
+        return torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+@contextmanager
+def _evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Runs in evaluation mode and restores the mode of every single module: frozen ones may differ from the rest."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _fitting_size(network: SegmentationNetwork, needed: tuple[int, int]) -> tuple[int, int]:
+    """Returns the least size that the network takes and that holds ``needed``; ``valid_size`` may round down."""
+    asked = [max(side, network.minimum_size) for side in needed]
+    for _ in range(_SIZE_STEPS):
+        valid = network.valid_size(asked[0], asked[1])
+        short = [valid[i] < max(needed[i], network.minimum_size) for i in range(2)]
+        if not any(short):
+            return int(valid[0]), int(valid[1])
+        asked = [side + int(is_short) for side, is_short in zip(asked, short, strict=True)]
+    raise RunError(f"{type(network).__name__}.valid_size gives no size that holds {needed[0]} x {needed[1]} pixels")
+
+
+def _mirrored(images: Tensor, margin: int, size: tuple[int, int]) -> Tensor:
+    """Extends raw images (B, C, H, W) to ``size`` by reflection about the edge pixels, ``margin`` above and left."""
+
+    def indices(length: int, wanted: int) -> Tensor:
+        period = max(2 * (length - 1), 1)
+        position = torch.arange(-margin, wanted - margin, device=images.device).remainder(period)
+        return torch.minimum(position, period - position).clamp(max=length - 1)
+
+    rows = indices(images.shape[-2], size[0])
+    columns = indices(images.shape[-1], size[1])
+    return images[:, :, rows[:, None], columns]
+
+
+def _padded(x: Tensor, size: tuple[int, int], preprocessing: Preprocessing) -> Tensor:
+    """Extends normalised images below and to the right with the normalised padding value of each channel."""
+    fill = [
+        (value - mean) / std
+        for value, mean, std in zip(preprocessing.padding, preprocessing.mean, preprocessing.std, strict=True)
+    ]
+    canvas = x.new_tensor(fill)[None, :, None, None].repeat(x.shape[0], 1, *size)
+    canvas[:, :, : x.shape[-2], : x.shape[-1]] = x
+    return canvas
+
+
+def _usable_device(device: str | torch.device) -> torch.device:
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise InvalidValue(f"no device {device!r}; give cpu, cuda, cuda:N or mps") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InvalidValue(f"device {device!r}: PyTorch sees {torch.cuda.device_count()} CUDA devices here; use cpu")
+    return chosen
+
+
+def _source(image: ImageLike) -> str:
+    return str(image) if isinstance(image, str | Path) else f"the given {type(image).__name__}"
+
+
+def _raw_pixels(image: ImageLike) -> Tensor:
+    """Returns the pixels (C, H, W) as uint8 or, for 16 bits, int32."""
+    if isinstance(image, str | Path):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        return _from_array(_pil_pixels(image))
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    if isinstance(image, Tensor):
+        if image.ndim != 3:
+            raise InvalidValue(f"an image tensor is (C, H, W), got shape {tuple(image.shape)}")
+        return _from_array(image.detach().cpu().permute(1, 2, 0).numpy())
+    raise InvalidValue(f"an image is a path, a PIL image, an array or a tensor, got {type(image).__name__}")
+
+
+def _pil_pixels(image: Image.Image) -> NDArray[Any]:
+    if image.mode.startswith("I"):
+        return np.asarray(image)
+    if image.mode == "F":
+        raise InvalidValue("a PIL image of mode F holds fractions; give 8- or 16-bit pixels")
+    return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB"))
+
+
+def _from_array(pixels: NDArray[Any]) -> Tensor:
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or 0 in pixels.shape:
+        raise InvalidValue(f"an image array is (H, W) or (H, W, C) without empty sides, got shape {pixels.shape}")
+    if pixels.dtype.name not in ("uint8", "uint16", "int32"):
+        raise InvalidValue(f"an image holds uint8, or 16-bit values in uint16 or int32, got {pixels.dtype}")
+    if pixels.dtype.name == "int32" and (pixels.min() < 0 or pixels.max() > _FULL_SCALE_16):
+        raise InvalidValue(
+            f"16-bit pixels lie in [0, {_FULL_SCALE_16}], got values from {pixels.min()} to {pixels.max()}"
+        )
+    kind = np.uint8 if pixels.dtype == np.uint8 else np.int32
+    channels_first = np.array(pixels.transpose(2, 0, 1), dtype=kind, order="C")  # a copy: the caller's may be read-only
+    return torch.from_numpy(channels_first)
