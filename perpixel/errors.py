@@ -53,7 +53,7 @@ class PerpixelWarning(UserWarning):
     """Something was decided or adapted for the caller and should be seen."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns ``"; did you mean 'x'?"`` for the closest known name, or an empty string when none is close."""
+def nearest(name: str, known: Iterable[str], *, end: str = "") -> str:
+    """Returns ``"; did you mean 'x'?"`` for the closest known name, or ``end`` when none is close."""
     matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
+    return f"; did you mean {matches[0]!r}?" if matches else end

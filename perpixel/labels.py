@@ -91,7 +91,7 @@ class LabelSpace:
         Raises:
             DataError: an id is not in the label space; names the file, the ids, a pixel of each and its count.
         """
-        train = self._lookup[stored]
+        train: NDArray[np.int16] = self._lookup[stored]
         if train.min(initial=0) == _UNKNOWN:
             raise DataError(self._unknown_ids_message(stored, train == _UNKNOWN, source))
         return train.astype(np.uint8)
@@ -106,7 +106,8 @@ class LabelSpace:
         dtype = np.uint8 if max(*ids, ignored) <= 255 else np.uint16
         table = np.full(256, ignored, dtype=dtype)
         table[: self.num_classes] = list(ids)
-        return table[train]
+        stored: NDArray[Any] = table[train]
+        return stored
 
     def encode_colors(self, rgb: NDArray[np.uint8], *, source: str = "mask") -> NDArray[np.uint8]:
         """Maps an RGB mask (H, W, 3) whose colours *are* the labels to train ids (H, W).
@@ -127,7 +128,8 @@ class LabelSpace:
                 f"{source}: {len(unknown)} colours belong to no class of label space {self.name!r}: {listed}. "
                 "Add them to the label file as classes, or give their colour as ignore_color."
             )
-        return np.array([table[int(v)] for v in values], dtype=np.uint8)[inverse].reshape(packed.shape)
+        train: NDArray[np.uint8] = np.array([table[int(v)] for v in values], dtype=np.uint8)[inverse]
+        return train.reshape(packed.shape)
 
     def palette(self) -> list[int]:
         """Returns the 768 values of a PNG palette, indexed by the ids that `decode` writes (ids over 255 left out)."""
@@ -144,7 +146,8 @@ class LabelSpace:
         """Paints train ids (H, W) as an RGB picture (H, W, 3)."""
         table = np.full((256, 3), self.ignore_color, dtype=np.uint8)
         table[: self.num_classes] = self.colors
-        return table[train]
+        painted: NDArray[np.uint8] = table[train]
+        return painted
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain Python values that `from_dict` reads back, as artifacts store them."""
@@ -199,8 +202,8 @@ class LabelSpace:
         path = Path(text)
         if not path.is_file():
             raise ConfigError(
-                f"no label space {text!r}{nearest(text, known)} Known: {', '.join(sorted(known))}; or give a YAML file "
-                "with names, colors, ignore and stored ids, or a number of classes."
+                f"no label space {text!r}{nearest(text, known, end='.')} Known: {', '.join(sorted(known))}; "
+                "or give a YAML file with names, colors, ignore and stored ids, or a number of classes."
             )
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -239,7 +242,9 @@ def _from_description(content: Mapping[str, Any], *, name: str, source: str) -> 
     allowed = {"name", "names", "colors", "stored", "ignore", "ignore_color"}
     for key in content:
         if key not in allowed:
-            raise ConfigError(f"{source}: unknown key {key!r}{nearest(str(key), allowed)} Known: {', '.join(allowed)}.")
+            raise ConfigError(
+                f"{source}: unknown key {key!r}{nearest(str(key), allowed, end='.')} Known: {', '.join(allowed)}."
+            )
     names = content.get("names")
     if not isinstance(names, list) or not names:
         raise ConfigError(f"{source}: 'names' must list at least one class name, got {names!r}")

@@ -22,7 +22,7 @@ from huggingface_hub import constants as hub
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from perpixel.backbones.weight_files import read_tensors
+from perpixel.backbones.weight_files import read_checkpoint
 from perpixel.errors import CheckpointError, InvalidValue, nearest
 from perpixel.types import Preprocessing
 
@@ -63,7 +63,7 @@ class BackboneConfig:
             raise InvalidValue(f"dilation is 'half' or 'full', got {self.dilation!r}")
         if self.stem != "default" and self.stem not in _STEMS:
             raise InvalidValue(
-                f"unknown stem {self.stem!r}{nearest(self.stem, _STEMS)} Known: default, {', '.join(_STEMS)}"
+                f"unknown stem {self.stem!r}{nearest(self.stem, _STEMS, end='.')} Known: default, {', '.join(_STEMS)}"
             )
         if self.in_channels < 1 or self.num_stages < 1:
             raise InvalidValue(f"in_channels and num_stages must be >= 1, got {self.in_channels} and {self.num_stages}")
@@ -113,7 +113,7 @@ def create_backbone(config: BackboneConfig) -> Backbone:
     """
     if not timm.is_model(config.name):
         raise InvalidValue(
-            f"unknown backbone {config.name!r}{nearest(config.name, timm.list_models())} "
+            f"unknown backbone {config.name!r}{nearest(config.name, timm.list_models(), end='.')} "
             "Any timm model with feature maps works: python -c 'import timm; print(timm.list_models())' lists them."
         )
     net = _build_features(config, _stem_arguments(config))
@@ -206,7 +206,7 @@ def _stages(net: nn.Module) -> Iterator[nn.Module]:
 
 
 def _load_file(net: nn.Module, config: BackboneConfig) -> tuple[str, ...]:
-    found = read_tensors(config.weights)
+    found = read_checkpoint(config.weights)
     wanted = net.state_dict()
     loaded: dict[str, Tensor] = {}
     notes: list[str] = []

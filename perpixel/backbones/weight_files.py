@@ -1,12 +1,19 @@
-"""Reading of tensors from weight files, safely: safetensors, or pickles that hold nothing but tensors."""
+"""Reading of checkpoint files into a flat state dict: containers opened, wrapper prefixes taken off.
+
+Only tensors are read. A pickle may run code when it is opened, so files are read with ``weights_only=True`` and what
+that refuses is an error with the way out.
+"""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -14,54 +21,130 @@ from torch import Tensor
 
 from perpixel.errors import CheckpointError
 
-__all__ = ["read_tensors", "unwrap_state_dict"]
+__all__ = ["Unwrapped", "open_checkpoint", "read_checkpoint", "unwrap"]
 
-_CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "ema")
+_CONTAINER_KEYS = ("model", "state_dict", "model_state", "model_state_dict", "net", "network", "weights", "params")
 _PREFIXES = ("module.", "_orig_mod.")
+_MAX_DEPTH = 4
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Returns the state dict of a .safetensors file, or of a pickled checkpoint (.pth, .pt, .tar), on the CPU.
+@dataclass(frozen=True, kw_only=True)
+class Unwrapped:
+    """A state dict, and what was taken off or left aside to get it."""
 
-    Pickles are read with ``weights_only=True``; containers such as ``{"model": …}`` are opened and the prefixes of
-    DataParallel and torch.compile removed.
+    tensors: dict[str, Tensor]
+    notes: tuple[str, ...]
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """Returns the tensors of a checkpoint file by name, as `open_checkpoint` finds them."""
+    return open_checkpoint(path).tensors
+
+
+def open_checkpoint(path: str | Path) -> Unwrapped:
+    """Reads a ``.safetensors`` file, or any file of ``torch.save`` (``.pth``, ``.pt``, ``.tar``, ``.pkl``), on the CPU.
 
     Raises:
-        CheckpointError: the file is missing, unreadable, holds more than tensors, or no tensors at all.
+        CheckpointError: the file is missing, damaged, holds more than tensors and plain values, or holds no tensor.
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file. Give a .safetensors, .pth or .pt file.")
+        kind = "a folder, not a checkpoint file" if path.is_dir() else "no such file"
+        raise CheckpointError(f"{path}: {kind}; give a .safetensors file or one that torch.save wrote")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     try:
-        if path.suffix == ".safetensors":
-            return unwrap_state_dict(load_file(path), source=str(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: holds more than tensors, and perpixel never runs code from a weight file. Where you trust it, "
-            "re-save it once: torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE)."
-        ) from error
-    except (OSError, RuntimeError, EOFError, SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: not a readable weight file ({error}). Was the download complete?") from error
-    return unwrap_state_dict(content, source=str(path))
+        return unwrap(content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
-def unwrap_state_dict(content: Any, *, source: str = "checkpoint") -> dict[str, Tensor]:
-    """Finds the state dict inside a checkpoint's containers and strips wrappers' prefixes from its keys.
+def unwrap(content: object) -> Unwrapped:
+    """Finds the state dict inside what a checkpoint file held.
+
+    Dives into the keys under which training code keeps its model (``model``, ``state_dict``, ``net``, …), takes the
+    prefixes of DataParallel (``module.``) and of ``torch.compile`` (``_orig_mod.``) off, and leaves values that are no
+    tensors aside; the notes name all of it. NumPy arrays become tensors.
 
     Raises:
-        CheckpointError: there is no mapping from names to tensors inside.
+        CheckpointError: there is no tensor in it, or two keys become the same one.
     """
-    while isinstance(content, Mapping) and not any(isinstance(v, Tensor) for v in content.values()):
-        inner = next((key for key in _CONTAINERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            keys = ", ".join(repr(key) for key in list(content)[:8])
-            raise CheckpointError(f"{source}: no weights inside; its keys are {keys or 'none'}.")
-        content = content[inner]
+    notes: list[str] = []
+    for _ in range(_MAX_DEPTH):
+        if not isinstance(content, Mapping) or (key := _container_key(content)) is None:
+            break
+        beside = [str(k) for k in content if k != key]
+        notes.append(f"taken from {key!r}" + (f"; left aside: {', '.join(beside)}" if beside else ""))
+        content = content[key]
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"{source}: expected a mapping from names to tensors, got {type(content).__name__}.")
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    for prefix in (*_PREFIXES, *_PREFIXES):
-        if all(key.startswith(prefix) for key in tensors):
-            tensors = {key[len(prefix) :]: value for key, value in tensors.items()}
-    return tensors
+        raise CheckpointError(f"holds {type(content).__name__}, not a state dict; save model.state_dict() instead")
+    tensors = {str(k): _as_tensor(v) for k, v in content.items() if isinstance(v, Tensor | np.ndarray)}
+    others = [str(k) for k, v in content.items() if not isinstance(v, Tensor | np.ndarray)]
+    if not tensors:
+        listed = ", ".join(others[:10]) or "nothing"
+        raise CheckpointError(f"no tensor found (it holds {listed}); save model.state_dict() and import that file")
+    if others:
+        notes.append(f"no tensors, left aside: {', '.join(others)}")
+    tensors, prefixes = _without_prefixes(tensors)
+    notes += [f"prefix {prefix!r} taken off" for prefix in prefixes]
+    return Unwrapped(tensors=tensors, notes=tuple(notes))
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path, device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a safetensors file, or a damaged one ({error}); fetch it again") from error
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        first = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"{path}: refused ({first}). perpixel reads only tensors and plain values, because a pickle that holds "
+            "other objects can run code when it is opened, and a file that is damaged or no checkpoint looks the same. "
+            "If you trust the file, re-save its tensors once where it was made: "
+            "checkpoint = torch.load(file, weights_only=False), then "
+            "torch.save(model.state_dict(), 'tensors.pth') or torch.save(checkpoint['model'], 'tensors.pth')."
+        ) from error
+    except (RuntimeError, EOFError, BadZipFile, OSError, ValueError, KeyError, AttributeError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"{path}: not a file of torch.save, or a damaged one ({first}); fetch it again"
+        ) from error
+
+
+def _container_key(content: Mapping[Any, Any]) -> Any | None:
+    """The key to dive into: a known name with a mapping under it, or the only mapping that holds tensors."""
+    for key in _CONTAINER_KEYS:
+        if isinstance(content.get(key), Mapping):
+            return key
+    if _holds_tensors(content):
+        return None
+    inner = [key for key, value in content.items() if isinstance(value, Mapping) and _holds_tensors(value)]
+    return inner[0] if len(inner) == 1 else None
+
+
+def _holds_tensors(content: Mapping[Any, Any]) -> bool:
+    return any(isinstance(value, Tensor | np.ndarray) for value in content.values())
+
+
+def _as_tensor(value: Any) -> Tensor:
+    return value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
+
+
+def _without_prefixes(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Takes a wrapper's prefix off as long as every key has it, and ``_orig_mod.`` wherever it stands."""
+    taken: list[str] = []
+    names = {key: key for key in tensors}
+    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in names.values())), None):
+        names = {key: name.removeprefix(prefix) for key, name in names.items()}
+        taken.append(prefix)
+    if any("_orig_mod." in name for name in names.values()):
+        names = {key: name.replace("_orig_mod.", "") for key, name in names.items()}
+        taken.append("_orig_mod.")
+    if len(set(names.values())) < len(names):
+        repeated = sorted({n for n in names.values() if list(names.values()).count(n) > 1})
+        raise CheckpointError(f"keys repeat once their prefixes are taken off: {', '.join(repeated[:5])}")
+    return {names[key]: tensor for key, tensor in tensors.items()}, taken

@@ -113,7 +113,8 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     kind = np.uint8 if pixels.dtype == np.uint8 else np.int32
-    return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), dtype=kind, order="C"))
+    # (H, W, C) in memory, as decoded: torch resizes small windows of it faster than of separate planes.
+    return torch.from_numpy(np.array(pixels, dtype=kind, order="C")).permute(2, 0, 1)
 
 
 def read_mask(path: str | Path, *, like: ImageHead | None = None, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:

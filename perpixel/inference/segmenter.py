@@ -86,7 +86,8 @@ class Segmenter:
                 f"{labels.num_classes}; give the label space that the network was trained with"
             )
         self.device = _usable_device(device)
-        self.network = network.to(self.device)
+        # Several times faster in bf16 on a CPU, and the faster order on GPUs too.
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.labels = labels
         self.precision = precision
         self.provenance = dict(provenance or {})
@@ -151,7 +152,7 @@ class Segmenter:
             if not margin and given != needed:
                 x = _padded(x, given, network.preprocessing)
             with self._autocast():
-                output = network(x.to(self._input_dtype()))
+                output = network(x.to(self._input_dtype(), memory_format=torch.channels_last))
             logits = output.logits.float().contiguous()
         if not bool(torch.isfinite(logits).all()):
             raise RunError(

@@ -131,16 +131,15 @@ class SegmentationLoss(nn.Module):
 
 def _check_term(term: Term) -> None:
     if term.loss not in LOSSES:
-        raise InvalidValue(
-            f"term {term.name!r}: unknown loss {term.loss!r}{nearest(term.loss, LOSSES)} Known: {', '.join(LOSSES)}"
-        )
+        near = nearest(term.loss, LOSSES, end=".")
+        raise InvalidValue(f"term {term.name!r}: unknown loss {term.loss!r}{near} Known: {', '.join(LOSSES)}")
     entry = LOSSES[term.loss]
     known = [n for n in inspect.signature(entry.function).parameters if n not in _GIVEN]
     known += list(_BORDER_OPTIONS) if entry.target == "borders" else []
     for option in term.options:
         if option not in known:
             raise InvalidValue(
-                f"term {term.name!r}: loss {term.loss!r} has no option {option!r}{nearest(option, known)} "
+                f"term {term.name!r}: loss {term.loss!r} has no option {option!r}{nearest(option, known, end='.')} "
                 f"Known: {', '.join(known) or 'none'}"
             )
     if (term.output == "presence") != (entry.target == "presence"):

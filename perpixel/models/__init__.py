@@ -118,7 +118,7 @@ def network_from_description(description: Mapping[str, Any]) -> Network:
 
 def _entry(name: str) -> ModelEntry:
     if name not in MODELS:
-        raise InvalidValue(f"unknown model {name!r}{nearest(name, MODELS)} Known: {', '.join(list_models())}")
+        raise InvalidValue(f"unknown model {name!r}{nearest(name, MODELS, end='.')} Known: {', '.join(list_models())}")
     return MODELS[name]
 
 
@@ -129,7 +129,9 @@ def _config(name: str, entry: ModelEntry, config: Any) -> Any:
         known = [f.name for f in fields(entry.config)]
         for key in config:
             if key not in known:
-                raise InvalidValue(f"{name} has no option {key!r}{nearest(key, known)} Known: {', '.join(known)}")
+                raise InvalidValue(
+                    f"{name} has no option {key!r}{nearest(key, known, end='.')} Known: {', '.join(known)}"
+                )
         return entry.config(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
     if not isinstance(config, entry.config):
         raise InvalidValue(f"{name} takes a {entry.config.__name__}, got {type(config).__name__}")

@@ -9,6 +9,8 @@ between the steps, and values are clamped to the image range once, at the end.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -53,8 +55,7 @@ def normalize(images: Tensor, preprocessing: Preprocessing, *, jitter: Tensor | 
         x.mul_(1 / full_scale)
     else:
         _jitter_(x, jitter.to(x.device, torch.float32), full_scale, _luma(x.shape[1], is_bgr))
-    mean = torch.tensor(preprocessing.mean, device=x.device).view(1, -1, 1, 1)
-    std = torch.tensor(preprocessing.std, device=x.device).view(1, -1, 1, 1)
+    mean, std = _constant(preprocessing.mean, x.device), _constant(preprocessing.std, x.device)
     return x.mul_(preprocessing.value_range / std).sub_(mean / std)
 
 
@@ -68,8 +69,7 @@ def _jitter_(x: Tensor, jitter: Tensor, full_scale: float, luma: tuple[float, ..
     """Turns raw values (B, C, H, W) into jittered ones in [0, 1], in place."""
     brightness, contrast, saturation = jitter.view(-1, 3, 1, 1, 1).unbind(1)  # each (B, 1, 1, 1)
     channel_means = x.mean((2, 3), keepdim=True)  # (B, C, 1, 1)
-    weights = torch.tensor(luma, device=x.device).view(1, -1, 1, 1)
-    mean_grey = (channel_means * weights).sum(1, keepdim=True)  # (B, 1, 1, 1)
+    mean_grey = (channel_means * _constant(luma, x.device)).sum(1, keepdim=True)  # (B, 1, 1, 1)
     gain = brightness * contrast / full_scale
     offset = (1 - contrast) * brightness / full_scale * mean_grey
     if x.shape[1] == 3:
@@ -80,6 +80,12 @@ def _jitter_(x: Tensor, jitter: Tensor, full_scale: float, luma: tuple[float, ..
     else:
         x.mul_(gain).add_(offset)
     x.clamp_(0, 1)
+
+
+@lru_cache(maxsize=64)
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """One value per channel (1, C, 1, 1), copied to the device once: a copy per step would make the host wait."""
+    return torch.tensor(values, device=device).view(1, -1, 1, 1)
 
 
 def _luma(num_channels: int, is_bgr: bool) -> tuple[float, ...]:

@@ -58,5 +58,5 @@ def recipe_details(name: str) -> str:
 
 def _entry(name: str) -> Callable[[], RunConfig]:
     if name not in RECIPES:
-        raise ConfigError(f"no recipe {name!r}{nearest(name, RECIPES)} Known: {', '.join(RECIPES)}.")
+        raise ConfigError(f"no recipe {name!r}{nearest(name, RECIPES, end='.')} Known: {', '.join(RECIPES)}.")
     return RECIPES[name]

@@ -1,0 +1,86 @@
+"""Where a command's results go: text for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from perpixel.errors import RunError
+
+__all__ = ["JsonFile", "check_json_file", "console_for", "is_first_process", "say", "write_json"]
+
+_STDOUT = "-"
+_PLAIN_WIDTH = 160
+
+JsonFile = Annotated[
+    str | None,
+    Parameter(
+        name="--json",
+        allow_leading_hyphen=True,
+        help="File for the results as JSON; - is standard output, and text then goes to standard error.",
+    ),
+]
+"""The ``--json`` option of a command that measures."""
+
+
+def console_for(json_file: str | None = None) -> Console:
+    """Returns the console for people: stdout, or stderr when the JSON goes to stdout.
+
+    All but the first process of a distributed run stay silent.
+    """
+    console = Console(
+        stderr=json_file == _STDOUT, highlight=False, markup=False, emoji=False, quiet=not is_first_process()
+    )
+    if not console.is_terminal:
+        console.width = _PLAIN_WIDTH
+    return console
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for the run; torchrun numbers them in RANK."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(console: Console, text: str, *, style: str | None = None) -> None:
+    """Prints text as it is, long lines unbroken."""
+    console.print(text, style=style, soft_wrap=True)
+
+
+def check_json_file(json_file: str | None) -> None:
+    """Refuses before the work what could not be written after it.
+
+    Raises:
+        RunError: the name is an option or a folder.
+    """
+    if json_file is None or json_file == _STDOUT:
+        return
+    if json_file.startswith("-"):
+        raise RunError(f"--json needs a file name before {json_file!r}; - is standard output")
+    if Path(json_file).is_dir():
+        raise RunError(f"--json {json_file}: is a folder; give a file name, or - for standard output")
+
+
+def write_json(json_file: str | None, value: Any) -> None:
+    """Writes plain values as JSON to a file, whose folders are made, or to stdout; nothing without a file.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    if json_file is None or not is_first_process():
+        return
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if json_file == _STDOUT:
+        sys.stdout.write(text)
+        return
+    path = Path(json_file)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"--json {path}: cannot be written: {error.strerror}; give another file") from error

@@ -1,0 +1,20 @@
+"""The checkers of reference vectors, by the ``kind`` that a vector's manifest states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from perpixel.weights.checkers.backbone import check_backbone
+from perpixel.weights.checkers.border_targets import check_border_targets
+from perpixel.weights.checkers.losses import check_losses
+from perpixel.weights.checkers.network import check_network
+from perpixel.weights.checkers.vector import Row, Vector
+
+__all__ = ["CHECKERS"]
+
+CHECKERS: dict[str, Callable[[Vector], list[Row]]] = {
+    "backbone": check_backbone,
+    "border-targets": check_border_targets,
+    "losses": check_losses,
+    "network": check_network,
+}

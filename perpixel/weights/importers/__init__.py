@@ -1,0 +1,117 @@
+"""Importers of published checkpoints, one family (``codebase/network``) each, and the functions that use them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from perpixel.backbones.weight_files import Unwrapped, open_checkpoint, unwrap
+from perpixel.errors import CheckpointError, InvalidValue, nearest
+from perpixel.labels import LabelSpace
+from perpixel.models import Network
+from perpixel.weights.importers import torchseg
+from perpixel.weights.importers.importer import Importer, LoadReport, Option, listed, load_planned, resolve_options
+
+__all__ = ["IMPORTERS", "Imported", "Importer", "LoadReport", "Option", "import_checkpoint", "import_weights"]
+
+IMPORTERS: dict[str, Importer] = {
+    "torchseg/dfn": torchseg.DFN_IMPORTER,
+    "torchseg/fcn32s": torchseg.FCN32S_IMPORTER,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """A published checkpoint as one of our networks."""
+
+    network: Network
+    """In evaluation mode, on the CPU, in the checkpoint's floating type."""
+    report: LoadReport
+    labels: LabelSpace
+
+
+def import_checkpoint(
+    source: str | Path | Mapping[str, Any],
+    family: str = "auto",
+    *,
+    labels: LabelSpace | str | int | None = None,
+    **options: Any,
+) -> Imported:
+    """Loads a published checkpoint into our network of the same function.
+
+    Args:
+        source: A checkpoint file, or what it holds: a state dict, or a container with one inside.
+        family: ``codebase/network``, a key of `IMPORTERS`; ``"auto"`` recognises it by its keys.
+        labels: The classes, as a LabelSpace or what `LabelSpace.load` takes; None numbers them.
+        options: What the weights alone cannot tell; each family states its own.
+
+    Raises:
+        CheckpointError: unreadable, recognised as no family, or not wholly accounted for.
+        InvalidValue: no such family, option or value, or ``labels`` has another number of classes.
+    """
+    unwrapped = unwrap(source) if isinstance(source, Mapping) else open_checkpoint(source)
+    importer = _recognised(unwrapped.tensors) if family == "auto" else _named(family)
+    resolved = resolve_options(importer, options)
+    if not importer.recognise(unwrapped.tensors):
+        raise CheckpointError(_not_of_family(importer, unwrapped))
+    plan = importer.plan(unwrapped.tensors, resolved)
+    space = _label_space(labels, plan.network.num_classes)
+    report = load_planned(importer.family, unwrapped.tensors, plan, resolved)
+    network = plan.network.eval()
+    return Imported(network=network, report=replace(report, notes=unwrapped.notes), labels=space)
+
+
+def import_weights(
+    source: str | Path | Mapping[str, Any],
+    family: str = "auto",
+    *,
+    labels: LabelSpace | str | int | None = None,
+    **options: Any,
+) -> Network:
+    """Returns the network of `import_checkpoint`, which see."""
+    return import_checkpoint(source, family, labels=labels, **options).network
+
+
+def _named(family: str) -> Importer:
+    if family not in IMPORTERS:
+        near = nearest(family, IMPORTERS, end=".")
+        raise InvalidValue(f"no checkpoint family {family!r}{near} Known: {', '.join(sorted(IMPORTERS))}, auto.")
+    return IMPORTERS[family]
+
+
+def _recognised(tensors: Mapping[str, Tensor]) -> Importer:
+    found = [importer for importer in IMPORTERS.values() if importer.recognise(tensors)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(importer.family for importer in found)
+        raise CheckpointError(f"the checkpoint fits several families ({names}); name one")
+    raise CheckpointError(
+        f"the checkpoint's {len(tensors)} keys are of no known family ({listed(sorted(IMPORTERS))}); "
+        f"it holds {listed(tensors, 5)}"
+    )
+
+
+def _not_of_family(importer: Importer, unwrapped: Unwrapped) -> str:
+    others = [other.family for other in IMPORTERS.values() if other.recognise(unwrapped.tensors)]
+    hint = f"; it looks like {others[0]}" if others else ""
+    return (
+        f"the checkpoint is not of family {importer.family} ({importer.title}){hint}; "
+        f"it holds {listed(unwrapped.tensors, 5)}"
+    )
+
+
+def _label_space(labels: LabelSpace | str | int | None, num_classes: int) -> LabelSpace:
+    if labels is None:
+        return LabelSpace.numbered(num_classes)
+    space = labels if isinstance(labels, LabelSpace) else LabelSpace.load(labels)
+    if space.num_classes != num_classes:
+        raise InvalidValue(
+            f"label space {space.name!r} has {space.num_classes} classes, the checkpoint {num_classes}; "
+            "give the labels that it was trained with, or leave them away to number the classes"
+        )
+    return space

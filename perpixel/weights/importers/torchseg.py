@@ -1,0 +1,188 @@
+"""Checkpoints of TorchSeg (ycszen/TorchSeg at 62eeb159): DFN and FCN-32s on its ResNets.
+
+Classes, widths, depth, kind of block and stem are read off keys and shapes. TorchSeg's trunk has the names of timm's
+ResNets; its DFN numbers the smooth stages from the coarsest and the border stages from the finest, as ours does.
+
+Differences that stay visible in a report: ``border_aft_rrbs.0`` is constructed there and never called. TorchSeg
+normalises FCN-32s's images with 0.224 in place of 0.225 for blue, so the imported network does too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from perpixel.backbones import BackboneConfig
+from perpixel.errors import CheckpointError
+from perpixel.models import DFNConfig, FCNConfig, Network, create_model
+from perpixel.types import Preprocessing
+from perpixel.weights.importers.importer import Importer, Option, Plan, StateDict
+
+__all__ = ["DFN_IMPORTER", "FCN32S_IMPORTER", "read_trunk"]
+
+_DEPTHS: dict[tuple[bool, tuple[int, ...]], str] = {
+    (False, (2, 2, 2, 2)): "resnet18",
+    (False, (3, 4, 6, 3)): "resnet34",
+    (True, (3, 4, 6, 3)): "resnet50",
+    (True, (3, 4, 23, 3)): "resnet101",
+    (True, (3, 8, 36, 3)): "resnet152",
+}
+_STEMS = {32: "deep32", 64: "deep64"}
+_NUM_STAGES = 4
+_FCN_PREPROCESSING = Preprocessing(std=(0.229, 0.224, 0.224))
+_ALIGN_CORNERS = Option(
+    default=True,
+    allowed=(True, False),
+    help="how scores are resized; TorchSeg aligns corners everywhere, a fork that was trained anew may not",
+)
+
+# Their name -> ours, one rule after the other on each key.
+_REFINEMENT = (
+    (r"conv_1x1\.", "project."),
+    (r"cbr\.conv\.", "residual.conv."),
+    (r"cbr\.bn\.", "residual.norm."),
+    (r"conv_refine\.", "refine."),
+)
+_DFN_RULES = (
+    (r"^backbone\.", "backbone.net."),
+    (r"^global_context\.1\.conv\.", "global_context.conv."),
+    (r"^global_context\.1\.bn\.", "global_context.norm."),
+    (r"^smooth_heads\.(\d+)\.conv\.", r"smooth.\1.head.classifier."),
+    (r"^border_heads\.(\d+)\.conv\.", r"border.\1.head.classifier."),
+    *((rf"^((?:smooth|border)_\w+\.\d+\.(?:rrb\.)?){theirs}", rf"\1{ours}") for theirs, ours in _REFINEMENT),
+    (r"^(smooth|border)_pre_rrbs\.(\d+)\.", r"\1.\2.refine_in."),
+    (r"^smooth_aft_rrbs\.(\d+)\.", r"smooth.\1.refine_out."),
+    (r"^border_aft_rrbs\.(\d+)\.", r"border.\1.refine_sum."),
+    (r"^(smooth|border)_heads\.(\d+)\.rrb\.", r"\1.\2.head.refine."),
+    (r"^cabs\.(\d+)\.channel_attention\.fc\.", r"smooth.\1.attention.weights."),
+)
+_FCN_RULES = (
+    (r"^backbone\.", "backbone.net."),
+    (r"^aux_head\.", "auxiliary_head."),
+    (r"^(head|auxiliary_head)\.cbr\.conv\.", r"\1.block.conv."),
+    (r"^(head|auxiliary_head)\.cbr\.bn\.", r"\1.block.norm."),
+    (r"^(head|auxiliary_head)\.conv1x1\.", r"\1.classifier."),
+)
+_LOSS_BUFFERS = "belongs to the training loss, not to the network"
+_FCN_UNUSED = {"criterion.": _LOSS_BUFFERS}
+_DFN_UNUSED = {
+    "border_aft_rrbs.0.": "constructed by TorchSeg, but never used by its network",
+    "criterion.": _LOSS_BUFFERS,
+    "aux_criterion.": _LOSS_BUFFERS,
+}
+
+
+def read_trunk(tensors: StateDict, prefix: str = "") -> BackboneConfig:
+    """Reads which ResNet stands under ``prefix``: depth and blocks off the keys, stem and image channels off shapes.
+
+    Raises:
+        CheckpointError: no ResNet that TorchSeg builds has these blocks or this stem.
+    """
+    counts = tuple(_count(tensors, f"{prefix}layer{stage + 1}.") for stage in range(_NUM_STAGES))
+    bottleneck = f"{prefix}layer1.0.conv3.weight" in tensors
+    name = _DEPTHS.get((bottleneck, counts))
+    if name is None:
+        kind = "bottleneck" if bottleneck else "basic"
+        known = ", ".join(sorted(set(_DEPTHS.values()), key=lambda n: int(n[6:])))
+        raise CheckpointError(f"'{prefix}layer1..4' hold {counts} {kind} blocks, which is none of {known}")
+    if f"{prefix}conv1.weight" in tensors:
+        stem, first = "7x7", tensors[f"{prefix}conv1.weight"]
+        known_stem = tuple(first.shape[2:]) == (7, 7) and first.shape[0] == 64
+    else:
+        first = _tensor(tensors, f"{prefix}conv1.0.weight", 4)
+        stem = _STEMS.get(first.shape[0], "")
+        known_stem = tuple(first.shape[2:]) == (3, 3) and bool(stem)
+    if not known_stem:
+        raise CheckpointError(
+            f"the stem under '{prefix}conv1' has shape {tuple(first.shape)}; known are 7x7 with 64 channels, and three "
+            f"3x3 convolutions that begin with {' or '.join(map(str, _STEMS))} channels"
+        )
+    return BackboneConfig(name=name, stem=stem, in_channels=first.shape[1])
+
+
+def _plan_dfn(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
+    num_classes, hidden = _tensor(tensors, "smooth_heads.0.conv.weight", 4).shape[:2]
+    width = _tensor(tensors, "smooth_pre_rrbs.0.conv_1x1.weight", 4).shape[0]
+    attention = _tensor(tensors, "cabs.0.channel_attention.fc.0.weight", 2).shape[0]
+    if hidden % num_classes or width % attention:
+        raise CheckpointError(
+            f"smooth heads of {hidden} channels for {num_classes} classes, attention of {attention} for width {width}: "
+            "TorchSeg's DFN has whole multiples"
+        )
+    config = DFNConfig(
+        width=width,
+        border_width=_tensor(tensors, "border_pre_rrbs.0.conv_1x1.weight", 4).shape[0],
+        head_expansion=hidden // num_classes,
+        attention_reduction=width // attention,
+        align_corners=options["align_corners"],
+    )
+    trunk = read_trunk(tensors, "backbone.")
+    network = create_model("dfn", config, num_classes=num_classes, backbone=trunk)
+    return Plan(network=network, rename=lambda key: _renamed(key, _DFN_RULES), unused=_DFN_UNUSED)
+
+
+def _plan_fcn32s(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
+    num_classes, width = _tensor(tensors, "head.conv1x1.weight", 4).shape[:2]
+    auxiliary = "aux_head.conv1x1.weight" in tensors
+    config = FCNConfig(
+        width=width,
+        auxiliary=auxiliary,
+        auxiliary_width=tensors["aux_head.conv1x1.weight"].shape[1] if auxiliary else FCNConfig.auxiliary_width,
+        align_corners=options["align_corners"],
+    )
+    trunk = read_trunk(tensors, "backbone.")
+    network: Network = create_model("fcn", config, num_classes=num_classes, backbone=trunk)
+    if trunk.in_channels == _FCN_PREPROCESSING.num_channels:
+        network.preprocessing = _FCN_PREPROCESSING
+    return Plan(network=network, rename=lambda key: _renamed(key, _FCN_RULES), unused=_FCN_UNUSED)
+
+
+def _is_dfn(tensors: StateDict) -> bool:
+    return all(_has(tensors, part) for part in ("smooth_pre_rrbs.", "smooth_heads.", "border_heads.", "cabs."))
+
+
+def _is_fcn32s(tensors: StateDict) -> bool:
+    parts = ("backbone.layer1.", "head.cbr.conv.", "head.conv1x1.")
+    known = {"backbone", "head", "aux_head", "criterion"}
+    return all(_has(tensors, part) for part in parts) and {key.split(".")[0] for key in tensors} <= known
+
+
+DFN_IMPORTER = Importer(
+    family="torchseg/dfn",
+    title="DFN of TorchSeg, on ResNets",
+    options={"align_corners": _ALIGN_CORNERS},
+    recognise=_is_dfn,
+    plan=_plan_dfn,
+)
+FCN32S_IMPORTER = Importer(
+    family="torchseg/fcn32s",
+    title="FCN-32s of TorchSeg, on ResNets",
+    options={"align_corners": _ALIGN_CORNERS},
+    recognise=_is_fcn32s,
+    plan=_plan_fcn32s,
+)
+
+
+def _renamed(key: str, rules: tuple[tuple[str, str], ...]) -> str:
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def _has(tensors: StateDict, prefix: str) -> bool:
+    return any(key.startswith(prefix) for key in tensors)
+
+
+def _count(tensors: StateDict, prefix: str) -> int:
+    found = {key[len(prefix) :].split(".")[0] for key in tensors if key.startswith(prefix)}
+    return len(found)
+
+
+def _tensor(tensors: StateDict, key: str, dimensions: int) -> Any:
+    """The tensor that sizes are read from."""
+    if key not in tensors:
+        raise CheckpointError(f"the checkpoint lacks {key!r}, which its sizes are read from")
+    if tensors[key].ndim != dimensions:
+        raise CheckpointError(f"{key!r} has shape {tuple(tensors[key].shape)}, {dimensions} dimensions expected")
+    return tensors[key]
