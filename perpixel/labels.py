@@ -252,7 +252,7 @@ def _from_description(content: Mapping[str, Any], *, name: str, source: str) -> 
     stored = content.get("stored", list(range(len(names))))
     try:
         mapping, written = _stored_ids(stored, names)
-        mapping.update({int(i): LabelSpace.ignore_index for i in content.get("ignore", [255]) if int(i) not in mapping})
+        mapping.update(_ignored_ids(content.get("ignore"), mapping))
         colors = content.get("colors")
         return LabelSpace(
             name=name,
@@ -264,6 +264,18 @@ def _from_description(content: Mapping[str, Any], *, name: str, source: str) -> 
         )
     except (InvalidValue, TypeError, ValueError) as error:
         raise ConfigError(f"{source}: {error}") from error
+
+
+def _ignored_ids(ignore: Any, mapping: Mapping[int, int]) -> dict[int, int]:
+    """Reads ``ignore``; when the file states none, 255 is ignored unless a class is stored as it."""
+    if ignore is None:
+        return {} if 255 in mapping else {255: LabelSpace.ignore_index}
+    if not isinstance(ignore, list):
+        raise InvalidValue(f"'ignore' lists stored ids, such as [255], got {ignore!r}")
+    both = [i for i in ignore if int(i) in mapping]
+    if both:
+        raise InvalidValue(f"stored ids {both} are ignored and belong to a class too; say one or the other")
+    return {int(i): LabelSpace.ignore_index for i in ignore}
 
 
 def _stored_ids(stored: Any, names: list[str]) -> tuple[dict[int, int], tuple[int, ...] | None]:

@@ -200,11 +200,6 @@ def test_light_modules_import_no_torch() -> None:
     assert_no_torch(NO_TORCH)
 
 
-@pytest.mark.xfail(strict=True, reason="report/pictures.py reads images through perpixel.data, which gives tensors")
-def test_report_imports_no_torch() -> None:
-    assert_no_torch(("perpixel.report",))
-
-
 @pytest.mark.parametrize("tokens", [["--help"], ["--version"], ["train", "--help"], ["recipes"]])
 def test_command_line_without_work_loads_no_torch(tokens: list[str]) -> None:
     done = run_python(

@@ -27,6 +27,7 @@ def evaluate(
     predictions: Path | None = None,
     targets: Path | None = None,
     labels: str | None = None,
+    mask_encoding: Literal["ids", "colors"] | None = None,
     missing: Literal["refuse", "wrong"] = "refuse",
     border_width: float = 5,
     device: str = "auto",
@@ -44,6 +45,7 @@ def evaluate(
         predictions: Folder of predicted masks.
         targets: Folder of true masks, matched by name.
         labels: The classes: a known label space, a YAML file or a number of classes.
+        mask_encoding: What the masks of the data set hold; without it, what those of the training data held.
         missing: Targets without a prediction are refused, or wrong in every pixel.
         border_width: Band around true borders for the border and interior errors, pixels; 0 leaves them out.
         device: auto, cpu or cuda.
@@ -58,9 +60,16 @@ def evaluate(
     with ProgressDisplay(console_for(json)) as display:
         if model is not None and data is not None:
             width = border_width or None
-            numerics = {"device": device, "precision": precision}
             scores = build.evaluate(
-                model, data, split=split, labels=labels, border_width_px=width, on_progress=display.update, **numerics
+                model,
+                data,
+                split=split,
+                labels=labels,
+                mask_encoding=mask_encoding,
+                device=device,
+                precision=precision,
+                border_width_px=width,
+                on_progress=display.update,
             )
         elif predictions is not None and targets is not None and labels is not None:
             scores = build.evaluate_predictions(

@@ -68,6 +68,7 @@ class RunFolder:
                 self._clear(is_run=is_run, overwrite=overwrite)
             self.path.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.path)
+        self._decided = [event for event in self.events() if event.get("event") == "decision"]
 
     @property
     def checkpoints(self) -> Path:
@@ -87,8 +88,11 @@ class RunFolder:
             listener(line)
 
     def decision(self, what: str, choice: object, reason: str) -> None:
-        """Records what was decided for the user, and why."""
-        self.event("decision", what=what, choice=choice, reason=reason)
+        """Records what was decided for the user, and why; a resumed run does not say again what stands there."""
+        line = _plain({"event": "decision", "what": what, "choice": choice, "reason": reason})
+        if line not in self._decided:
+            self._decided.append(line)
+            self.event("decision", what=what, choice=choice, reason=reason)
 
     def events(self) -> list[dict[str, Any]]:
         """Reads metrics.jsonl; a last line that a crash cut short is left out."""

@@ -84,7 +84,7 @@ def dfn_camvid_small() -> RunConfig:
             saturation=0.3,
             batch_size=8,
         ),
-        evaluation=EvaluationChoice(every=700),
+        evaluation=EvaluationChoice(every=825),
         stages=(
             Stage(
                 model=ModelChoice(
@@ -105,7 +105,7 @@ def dfn_camvid_small() -> RunConfig:
                 optimizer=OptimizerChoice(name="adamw", lr=1e-3, weight_decay=1e-2),
                 schedule=ScheduleChoice(name="poly", power=0.9),
                 ema_decay=0.995,
-                steps=3500,
+                steps=3300,
             ),
         ),
     )

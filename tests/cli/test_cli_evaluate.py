@@ -48,7 +48,14 @@ def test_evaluate_model_prints_the_table_and_writes_json(run_cli: Cli, calls: li
         "evaluate", "best", "--data", "camvid:/d", "--split", "test", "--border-width", 0, "--json", "s.json"
     )
     assert done.code == 0, done.err
-    options = {"split": "test", "labels": None, "device": "auto", "precision": "fp32", "border_width_px": None}
+    options = {
+        "split": "test",
+        "labels": None,
+        "mask_encoding": None,
+        "device": "auto",
+        "precision": "fp32",
+        "border_width_px": None,
+    }
     assert calls == [((Path("best"), "camvid:/d"), options)]
     assert "mean IoU 50.00 % over 2 of 3 classes" in done.out
     assert json.loads(Path("s.json").read_text()) == SCORES

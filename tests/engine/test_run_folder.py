@@ -28,7 +28,9 @@ def test_run_folder_new_or_empty_is_made(tmp_path: Path) -> None:
 
 def test_run_folder_with_a_run_is_refused_without_resume_or_overwrite(tmp_path: Path) -> None:
     RunFolder(tmp_path).event("end")
-    with pytest.raises(RunError, match=r"is not empty; --resume goes on with it, --overwrite replaces it, or name another"):
+    with pytest.raises(
+        RunError, match=r"is not empty; --resume goes on with it, --overwrite replaces it, or name another"
+    ):
         RunFolder(tmp_path)
 
 

@@ -1,0 +1,83 @@
+"""Names that only build.py's rooms know, checked before a run starts so that all of a file's errors come at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import timm
+
+from perpixel.backbones import BackboneConfig
+from perpixel.build.networks import in_channels
+from perpixel.config import BackboneChoice, ModelChoice, RunConfig
+from perpixel.errors import InvalidValue, nearest
+from perpixel.losses import LOSSES, SegmentationLoss
+from perpixel.models import MODELS
+
+__all__ = ["check_names"]
+
+Problem = tuple[str, Any, str]
+
+
+def check_names(config: RunConfig) -> list[Problem]:
+    """Returns (key path, value, message) for every model, option, backbone or loss that does not exist."""
+    problems: list[Problem] = []
+    for index, stage in enumerate(config.stages):
+        where = f"stages.{index}"
+        if stage.model is not None:
+            problems += _model_problems(stage.model, f"{where}.model")
+        for i, term in enumerate(stage.terms or ()):
+            if term.loss not in LOSSES:
+                message = f"unknown loss{nearest(term.loss, LOSSES, end='.')} Known: {', '.join(LOSSES)}"
+                problems.append((f"{where}.terms.{i}.loss", term.loss, message))
+            else:
+                problems += _caught(f"{where}.terms.{i}", term.name, _term_check(term.to_term()))
+        channels = [in_channels(config.model_of(i)) for i in (0, index)]
+        if channels[0] != channels[1]:
+            message = f"the stages share one data set, read with the first one's {channels[0]} channels"
+            problems.append((f"{where}.model.backbone.in_channels", channels[1], message))
+        if stage.start not in ("scratch", "previous") and not Path(stage.start).exists():
+            problems.append((f"{where}.start", stage.start, "no such artifact or weight file"))
+    return problems
+
+
+def _term_check(term: Any) -> Callable[[], object]:
+    return lambda: SegmentationLoss([term], num_classes=2, align_corners=False)
+
+
+def _model_problems(model: ModelChoice, where: str) -> Iterator[Problem]:
+    if model.name not in MODELS:
+        known = ", ".join(sorted(MODELS))
+        yield f"{where}.name", model.name, f"unknown model{nearest(model.name, MODELS, end='.')} Known: {known}"
+    else:
+        config = MODELS[model.name].config
+        known_options = [f.name for f in fields(config)]
+        unknown = [o for o in model.options if o not in known_options]
+        for option in unknown:
+            near = nearest(option, known_options, end=".")
+            message = f"{model.name} has no such option{near} Known: {', '.join(known_options)}"
+            yield f"{where}.options.{option}", model.options[option], message
+        if not unknown:
+            yield from _caught(f"{where}.options", dict(model.options), lambda: config(**model.options))
+    if model.backbone is not None:
+        yield from _backbone_problems(model.backbone, f"{where}.backbone")
+
+
+def _backbone_problems(backbone: BackboneChoice, where: str) -> Iterator[Problem]:
+    if not timm.is_model(backbone.name):
+        yield f"{where}.name", backbone.name, f"timm has no such model{nearest(backbone.name, timm.list_models())}"
+    if backbone.weights not in ("none", "timm") and not Path(backbone.weights).is_file():
+        yield f"{where}.weights", backbone.weights, "no such weight file; 'none' is random, 'timm' fetches timm's"
+    yield from _caught(where, backbone.name, lambda: BackboneConfig(**backbone.model_dump()))
+
+
+def _caught(where: str, value: Any, attempt: Callable[[], object]) -> list[Problem]:
+    try:
+        attempt()
+    except InvalidValue as error:
+        return [(where, value, str(error))]
+    except TypeError as error:
+        return [(where, value, f"a value is of the wrong kind: {error}")]
+    return []

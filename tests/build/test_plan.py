@@ -1,0 +1,124 @@
+"""config_for_data: the plan for somebody's own folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_runs import decisions
+
+from perpixel.build import check_names, config_for_data, train
+from perpixel.config import RunConfig, apply_overrides, config_from_dict
+from perpixel.errors import DataError
+
+QUICK = [
+    "steps=1",
+    "model.backbone.name=test_resnet",
+    "model.options.width=8",
+    "data.batch_size=2",
+    "data.crop_size=[32, 32]",
+    "data.workers=0",
+    "device=cpu",
+    "precision=fp32",
+]
+
+
+def quick(plan: RunConfig) -> RunConfig:
+    return apply_overrides(plan, QUICK)
+
+
+def isbi(folder: Path, count: int = 6, size: tuple[int, int] = (70, 100)) -> tuple[Path, Path]:
+    """Grey images as TIFF and masks of {0, 255} as PNG, as the challenge of 2012 has them."""
+    images, masks = folder / "images", folder / "labels"
+    images.mkdir(parents=True)
+    masks.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(count):
+        Image.fromarray(random.integers(0, 256, size, dtype=np.uint8)).save(images / f"{number:02d}.tif")
+        mask = np.where(random.random(size) < 0.8, 255, 0).astype(np.uint8)
+        Image.fromarray(mask).save(masks / f"{number:02d}.png")
+    return images, masks
+
+
+def camvid(folder: Path, per_split: int = 3) -> Path:
+    """SegNet's layout with its lists; masks hold 0 to 10 and 11 for void."""
+    ids = np.repeat(np.arange(12, dtype=np.uint8), 4)[None].repeat(36, 0)
+    random = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        lines = []
+        for kind in (split, f"{split}annot"):
+            (folder / kind).mkdir(parents=True)
+        for number in range(per_split):
+            name = f"{split}{number}.png"
+            Image.fromarray(random.integers(0, 256, (36, 48, 3), dtype=np.uint8)).save(folder / split / name)
+            Image.fromarray(ids).save(folder / f"{split}annot" / name)
+            lines.append(f"/SegNet/CamVid/{split}/{name} /SegNet/CamVid/{split}annot/{name}\n")
+        (folder / f"{split}.txt").write_text("".join(lines))
+    return folder
+
+
+def test_config_for_data_of_two_folders_is_a_whole_plan(tmp_path: Path) -> None:
+    images, masks = isbi(tmp_path / "membranes")
+    plan = config_for_data(images=images, masks=masks)
+    assert (plan.data.images, plan.data.masks, plan.data.source) == (str(images), str(masks), None)
+    assert plan.data.crop_size == (64, 96)
+    assert plan.stages[0].steps == 400
+    assert plan.data.batch_size == 4
+    assert plan.labels is None
+    assert config_from_dict(plan.model_dump(mode="json")) == plan
+    assert check_names(plan) == []
+
+
+def test_config_for_data_crop_has_bounds(tmp_path: Path) -> None:
+    images, masks = isbi(tmp_path / "wide", count=2, size=(20, 700))
+    assert config_for_data(images=images, masks=masks).data.crop_size == (32, 320)
+
+
+def test_config_for_data_steps_follow_the_number_of_images(tmp_path: Path) -> None:
+    images, masks = isbi(tmp_path / "many", count=90, size=(8, 8))
+    plan = config_for_data(images=images, masks=masks)
+    assert (plan.data.batch_size, plan.stages[0].steps) == (8, 450)
+
+
+def test_config_for_data_is_named_after_the_folder(tmp_path: Path) -> None:
+    plan = config_for_data(data=f"camvid:{camvid(tmp_path / 'my data')}", labels="camvid11")
+    assert plan.name == "my-data"
+    assert plan.labels == "camvid11"
+    assert plan.data.source == f"camvid:{tmp_path / 'my data'}"
+
+
+def test_config_for_data_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no such folder of masks"):
+        config_for_data(images=isbi(tmp_path)[0], masks=tmp_path / "nowhere")
+
+
+@pytest.mark.usefixtures("no_report")
+def test_train_isbi_folders_as_they_are_makes_two_classes(tmp_path: Path) -> None:
+    images, masks = isbi(tmp_path)
+    result = train(quick(config_for_data(images=images, masks=masks)), out=tmp_path / "run")
+    decided = decisions(result.folder)
+    assert decided["labels"].startswith("2 classes: masks hold only 0 and 255")
+    assert decided["split"].startswith("5 train, 1 val")
+    assert "class weights" in decided
+    assert [entry["name"] for entry in result.scores["per_class"]] == ["background", "foreground"]
+
+
+@pytest.mark.usefixtures("no_report")
+def test_train_camvid_data_takes_its_own_classes(tmp_path: Path) -> None:
+    folder = camvid(tmp_path / "camvid")
+    result = train(quick(config_for_data(data=str(folder))), out=tmp_path / "run")
+    assert decisions(result.folder)["labels"].startswith("11 classes")
+    assert result.scores["images"] == 3
+
+
+@pytest.mark.usefixtures("no_report")
+def test_train_two_camvid_folders_makes_twelve_classes_and_a_hint(tmp_path: Path) -> None:
+    folder = camvid(tmp_path / "camvid", per_split=4)
+    plan = quick(config_for_data(images=folder / "train", masks=folder / "trainannot"))
+    result = train(plan, out=tmp_path / "run")
+    assert len(result.scores["per_class"]) == 12
+    text = (result.folder / "metrics.jsonl").read_text()
+    assert "--labels camvid11" in text
+    assert "12 numbered classes" in text
