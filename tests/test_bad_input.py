@@ -131,7 +131,7 @@ def refused_training(refused: Callable[..., str], data: Path, tmp_path: Path) ->
     return run
 
 
-def holds(message: str, *parts: object) -> None:
+def assert_holds(message: str, *parts: object) -> None:
     for part in parts:
         assert str(part) in message
 
@@ -151,32 +151,34 @@ def checkpoints(run: Path) -> list[str]:
 def test_missing_mask_names_image_and_folder(data: Path, refused_training: Callable[..., str]) -> None:
     (data / "train" / "masks" / "train1.png").unlink()
     message = refused_training()
-    holds(message, "1 of 3 images", data / "train" / "images", data / "train" / "masks", "train1.png", "Add the masks")
+    assert_holds(
+        message, "1 of 3 images", data / "train" / "images", data / "train" / "masks", "train1.png", "Add the masks"
+    )
 
 
 def test_unreadable_mask_names_the_file(data: Path, refused_training: Callable[..., str]) -> None:
     bad = data / "train" / "masks" / "train1.png"
     bad.write_bytes(b"not a picture")
-    holds(refused_training(), bad, "not a JPEG, PNG, WEBP, TIFF or BMP file", "not a pi")
+    assert_holds(refused_training(), bad, "not a JPEG, PNG, WEBP, TIFF or BMP file", "not a pi")
 
 
 def test_truncated_mask_names_the_file(data: Path, refused_training: Callable[..., str]) -> None:
     bad = data / "train" / "masks" / "train1.png"
     content = put(bad, np.random.default_rng(0).integers(0, 2, (40, 48), dtype=np.uint8)).read_bytes()
     bad.write_bytes(content[: len(content) // 2])
-    holds(refused_training(), bad, "damaged or cut short")
+    assert_holds(refused_training(), bad, "damaged or cut short")
 
 
 def test_mask_of_another_size_names_both_files_and_sizes(data: Path, refused_training: Callable[..., str]) -> None:
     bad = put(data / "val" / "masks" / "val0.png", picture(0, 40, 47)[1])
     message = refused_training()
-    holds(message, bad, "40 x 47", data / "val" / "images" / "val0.png", "40 x 48", "nearest neighbour")
+    assert_holds(message, bad, "40 x 47", data / "val" / "images" / "val0.png", "40 x 48", "nearest neighbour")
 
 
 def test_jpeg_mask_is_refused_because_it_blurs_ids(data: Path, refused_training: Callable[..., str]) -> None:
     (data / "train" / "masks" / "train1.png").unlink()
     bad = put(data / "train" / "masks" / "train1.jpg", picture(1)[1])
-    holds(refused_training(), bad, "a JPEG file cannot be a mask", "PNG")
+    assert_holds(refused_training(), bad, "a JPEG file cannot be a mask", "PNG")
 
 
 # Photos that are turned by EXIF
@@ -190,7 +192,9 @@ def test_exif_rotated_photo_turns_image_and_mask_alike_and_says_so(data: Path, t
     put(data / "train" / "masks" / "turned.png", mask)
     result = train(config_of(data, steps=1), out=tmp_path / "run")
     said = warnings_of(result)
-    holds(said, "1 images are turned by EXIF orientation: turned", "masks without EXIF were turned like their images")
+    assert_holds(
+        said, "1 images are turned by EXIF orientation: turned", "masks without EXIF were turned like their images"
+    )
     sizes = json.loads((tmp_path / "run" / "data.json").read_text())["splits"]["train"]["sizes"]
     assert sizes == {"40x48": 3, "64x40": 1}
 
@@ -226,7 +230,7 @@ def test_header_of_30000_by_30000_is_refused_before_decoding(
     decoded: list[Path] = []
     monkeypatch.setattr("perpixel.data.dataset.read_image", lambda path, **_: decoded.append(path))
     message = refused_training()
-    holds(message, bad, "30000 x 30000 = 900000000 pixels", "nothing was decoded", "max_pixels")
+    assert_holds(message, bad, "30000 x 30000 = 900000000 pixels", "nothing was decoded", "max_pixels")
     assert decoded == []
 
 
@@ -238,13 +242,17 @@ def test_unknown_id_names_file_value_pixel_and_count(data: Path, refused_trainin
     mask[7, 3:8] = 9
     bad = put(data / "train" / "masks" / "train1.png", mask)
     message = refused_training()
-    holds(message, bad, "9 on 5 pixels (first at row 7, column 3)", "2 classes", "give a label file that maps these")
+    assert_holds(
+        message, bad, "9 on 5 pixels (first at row 7, column 3)", "2 classes", "give a label file that maps these"
+    )
 
 
 def test_rgb_masks_list_their_colours_and_offer_a_mapping(data: Path, refused_training: Callable[..., str]) -> None:
     bad = put(data / "train" / "masks" / "train0.png", np.array(LABELS["colors"], np.uint8)[picture(0)[1]])
     message = refused_training()
-    holds(message, bad, "(60, 60, 200) on 960 pixels", "(200, 60, 60) on 960 pixels", "data.mask_encoding=colors")
+    assert_holds(
+        message, bad, "(60, 60, 200) on 960 pixels", "(200, 60, 60) on 960 pixels", "data.mask_encoding=colors"
+    )
 
 
 def test_rgb_masks_with_the_offered_mapping_train(data: Path, tmp_path: Path) -> None:
@@ -259,7 +267,7 @@ def test_unknown_colour_names_file_and_colour(data: Path, refused_training: Call
     for file in data.glob("*/masks/*.png"):
         put(file, np.array([[200, 60, 60], [1, 2, 3]], np.uint8)[np.asarray(Image.open(file))])
     message = refused_training("data.mask_encoding=colors")
-    holds(message, data / "train" / "masks", "(1, 2, 3) on 960 pixels", "ignore_color")
+    assert_holds(message, data / "train" / "masks", "(1, 2, 3) on 960 pixels", "ignore_color")
 
 
 def test_16_bit_masks_without_labels_ask_for_a_label_file(data: Path, refused: Callable[..., str]) -> None:
@@ -267,7 +275,7 @@ def test_16_bit_masks_without_labels_ask_for_a_label_file(data: Path, refused: C
         put(file, np.asarray(Image.open(file)).astype(np.uint16) * 1000)
     (data / "labels.yaml").unlink()
     message = refused("train", data / "train" / "images", data / "train" / "masks", "--out", data / "run")
-    holds(message, data / "train" / "masks" / "train0.png", "ids up to 1000", "--labels")
+    assert_holds(message, data / "train" / "masks" / "train0.png", "ids up to 1000", "--labels")
 
 
 def test_16_bit_masks_with_a_label_file_train_and_are_written_back(data: Path, tmp_path: Path) -> None:
@@ -288,14 +296,16 @@ def test_class_without_training_pixels_is_refused_with_the_ways_out(
     for file in data.glob("train/masks/*.png"):
         put(file, np.zeros((40, 48), np.uint8))
     message = refused_training()
-    holds(message, "split 'train' has no pixel of class right", "Add such images", "data.allow_absent_classes=true")
+    assert_holds(
+        message, "split 'train' has no pixel of class right", "Add such images", "data.allow_absent_classes=true"
+    )
 
 
 def test_class_without_training_pixels_can_be_allowed_and_is_said(data: Path, tmp_path: Path) -> None:
     for file in data.glob("train/masks/*.png"):
         put(file, np.zeros((40, 48), np.uint8))
     result = train(config_of(data, steps=1, data={"allow_absent_classes": True}), out=tmp_path / "run")
-    holds(warnings_of(result), "split 'train' has no pixel of 1 classes: right")
+    assert_holds(warnings_of(result), "split 'train' has no pixel of 1 classes: right")
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -303,13 +313,13 @@ def test_every_pixel_ignored_is_refused(data: Path, refused_training: Callable[.
     for file in data.glob(f"{split}/masks/*.png"):
         put(file, np.full((40, 48), 255, np.uint8))
     message = refused_training()
-    holds(message, f"split '{split}': every pixel of its", "Stored ids [255] are ignored", "--labels")
+    assert_holds(message, f"split '{split}': every pixel of its", "Stored ids [255] are ignored", "--labels")
 
 
 def test_one_image_with_every_pixel_ignored_trains_and_is_said(data: Path, tmp_path: Path) -> None:
     put(data / "train" / "masks" / "train1.png", np.full((40, 48), 255, np.uint8))
     result = train(config_of(data, data=ALONE), out=tmp_path / "run")
-    holds(warnings_of(result), "split 'train': 1 masks ignore every pixel: train1")
+    assert_holds(warnings_of(result), "split 'train': 1 masks ignore every pixel: train1")
     state = load_checkpoint(result.folder / "checkpoints" / "step-4")
     assert all(bool(torch.isfinite(value).all()) for value in state["network"].values())
 
@@ -331,7 +341,7 @@ def test_batch_of_one_with_a_crop_of_one_cell_names_both_keys(
     data: Path, tmp_path: Path, refused_training: Callable[..., str]
 ) -> None:
     message = refused_training("data.batch_size=1", "data.crop_size=[32, 32]")
-    holds(message, "data.batch_size = 1", "data.crop_size = [32, 32]", "freeze_batch_norm")
+    assert_holds(message, "data.batch_size = 1", "data.crop_size = [32, 32]", "freeze_batch_norm")
     assert train(config_of(data, steps=1, data={"batch_size": 1}, freeze_batch_norm=True), out=tmp_path / "b").steps
 
 
@@ -363,14 +373,14 @@ def test_colour_images_for_a_network_of_four_channels_are_refused(
     data: Path, refused_training: Callable[..., str]
 ) -> None:
     message = refused_training("model.backbone.in_channels=4")
-    holds(message, data / "train" / "images", "3 channels", "takes 4", "input channels")
+    assert_holds(message, data / "train" / "images", "3 channels", "takes 4", "input channels")
 
 
 # Names that do not exist
 
 
 def test_unknown_recipe_offers_the_nearest(refused: Callable[..., str]) -> None:
-    holds(refused("train", "--recipe", "dfn_camvit"), "dfn_camvit", "did you mean 'dfn_camvid'?")
+    assert_holds(refused("train", "--recipe", "dfn_camvit"), "dfn_camvit", "did you mean 'dfn_camvid'?")
 
 
 def test_unknown_key_in_a_file_names_line_and_nearest(data: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -378,16 +388,18 @@ def test_unknown_key_in_a_file_names_line_and_nearest(data: Path, tmp_path: Path
     text = dump_config(config_of(data)).replace("crop_size:", "crop_sise:")
     file.write_text(text)
     line = next(n for n, row in enumerate(text.splitlines(), start=1) if "crop_sise" in row)
-    holds(refused("train", file), f"run.yaml:{line}", "data.crop_sise", "did you mean 'crop_size'?")
+    assert_holds(refused("train", file), f"run.yaml:{line}", "data.crop_sise", "did you mean 'crop_size'?")
 
 
 def test_unknown_override_offers_the_nearest(refused_training: Callable[..., str]) -> None:
-    holds(refused_training("optimizer.lrr=0.1"), "lrr", "did you mean 'lr'?")
+    assert_holds(refused_training("optimizer.lrr=0.1"), "lrr", "did you mean 'lr'?")
 
 
 def test_unknown_backbone_and_model_are_reported_together(refused_training: Callable[..., str]) -> None:
     message = refused_training("model.backbone.name=resnet181", "model.options.widht=3")
-    holds(message, "model.backbone.name", "'resnet181'", "did you mean 'resnet", "model.options.widht", "'width'")
+    assert_holds(
+        message, "model.backbone.name", "'resnet181'", "did you mean 'resnet", "model.options.widht", "'width'"
+    )
 
 
 def test_refused_configuration_leaves_no_run_folder(refused_training: Callable[..., str], tmp_path: Path) -> None:
@@ -397,11 +409,11 @@ def test_refused_configuration_leaves_no_run_folder(refused_training: Callable[.
 
 def test_unknown_data_format_offers_the_nearest(tmp_path: Path, refused: Callable[..., str]) -> None:
     message = refused("train", "--data", f"camvod:{tmp_path}")
-    holds(message, "camvod", "did you mean 'camvid'?")
+    assert_holds(message, "camvod", "did you mean 'camvid'?")
 
 
 def test_missing_data_folder_names_it(tmp_path: Path, refused: Callable[..., str]) -> None:
-    holds(refused("train", "--data", tmp_path / "nowhere"), tmp_path / "nowhere")
+    assert_holds(refused("train", "--data", tmp_path / "nowhere"), tmp_path / "nowhere")
 
 
 # Checkpoints of another network
@@ -432,7 +444,9 @@ def test_fine_tuning_from_another_network_is_refused(
     file = tmp_path / "run.yaml"
     file.write_text(dump_config(config_of(data)))
     message = refused("train", file, "--from", other_run, "--out", tmp_path / "run")
-    holds(message, "of the parameters come from the source (FCN", "at least 50% must", "Start from an artifact of the")
+    assert_holds(
+        message, "of the parameters come from the source (FCN", "at least 50% must", "Start from an artifact of the"
+    )
 
 
 def test_backbone_file_of_another_network_is_refused(other_run: Path, data: Path, tmp_path: Path) -> None:
@@ -448,7 +462,7 @@ def test_damaged_model_names_the_file(other_run: Path, data: Path, tmp_path: Pat
         content = (other_run / "best" / name).read_bytes()
         (broken / name).write_bytes(content if name == "model.yaml" else content[:1000])
     message = refused("predict", broken, data / "val" / "images", "--out", tmp_path / "out")
-    holds(message, broken / "model.safetensors", "copy or save it again")
+    assert_holds(message, broken / "model.safetensors", "copy or save it again")
 
 
 # Disk full, and Ctrl-C at the worst moment
@@ -544,7 +558,7 @@ def test_disk_full_elsewhere_is_a_run_error_that_names_the_place(
         patch.setattr(place, full_disk)
         with pytest.raises(PerpixelError, match="No space left on device") as caught:
             train(config_of(data), out=tmp_path / "run")
-    holds(str(caught.value), tmp_path / "run")
+    assert_holds(str(caught.value), tmp_path / "run")
 
 
 # A run folder that is taken
@@ -555,7 +569,7 @@ def test_existing_run_folder_is_refused_with_the_ways_out(
 ) -> None:
     train(config_of(data, steps=1), out=tmp_path / "run")
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "run").rglob("*")}
-    holds(refused_training(), tmp_path / "run", "is not empty", "resume", "overwrite", "another")
+    assert_holds(refused_training(), tmp_path / "run", "is not empty", "resume", "overwrite", "another")
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "run").rglob("*")} == before
 
 
@@ -578,4 +592,4 @@ def test_fine_tuning_into_its_own_source_does_not_lose_it(data: Path, tmp_path: 
 
 
 def test_resume_without_a_run_is_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
-    holds(refused("train", "--resume", tmp_path / "none"), tmp_path / "none", "config.yaml")
+    assert_holds(refused("train", "--resume", tmp_path / "none"), tmp_path / "none", "config.yaml")

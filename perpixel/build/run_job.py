@@ -15,7 +15,7 @@ from perpixel.build.final import write_scores
 from perpixel.build.progress import ProgressCallback, Reporter
 from perpixel.build.stage_job import StageJob
 from perpixel.config import RunConfig, Stage, dump_config
-from perpixel.engine import FitResult, PrecisionChoice, RunFolder
+from perpixel.engine import FitResult, PrecisionChoice, RunFolder, TensorBoardTracker
 from perpixel.engine.atomic import write_bytes
 from perpixel.errors import InvalidValue, RunError
 from perpixel.evaluation import evaluate_network
@@ -67,6 +67,9 @@ class RunJob:
         environment = run.environment(self.device) | {"precision": self.precision}
         run.write_json("environment.json", environment)
         self.commit = environment.get("commit")
+        self.tracker = TensorBoardTracker(run.path / "tensorboard") if config.tensorboard else None
+        if self.tracker is not None:
+            run.listeners.append(self.tracker)
         self.workers, workers_reason = choose_workers(config.data, self.device)
         run.decision("device", str(self.device), f"{device[1]}; {torch.get_num_threads()} CPU threads")
         run.decision("precision", self.precision, precision.reason)
@@ -100,6 +103,8 @@ class RunJob:
     def finish(self) -> Mapping[str, Any]:
         """Scores the best weights in float32, writes predictions and the report."""
         scores = write_scores(self.config, self.run, self.data, self.device, self.on_progress)
+        if self.tracker is not None:
+            self.tracker.close()
         self.run.finish()
         write_report(self.run.path)
         return scores

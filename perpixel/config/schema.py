@@ -176,6 +176,9 @@ class RunConfig(Strict):
     deterministic: bool = Field(
         default=False, description="Only operations whose result does not depend on timing; slower on GPUs."
     )
+    tensorboard: bool = Field(
+        default=False, description="Write the curves for TensorBoard too, into tensorboard/ of the run (extra track)."
+    )
     evaluation: EvaluationChoice = Field(default_factory=EvaluationChoice, description="When and how to score.")
     checkpoint_every: Whole | None = Field(
         default=None, ge=1, description="Steps between saved training states; null is decided per run."

@@ -7,6 +7,7 @@ from perpixel.engine.precision import PrecisionChoice, autocast, choose_precisio
 from perpixel.engine.randomness import seed_all
 from perpixel.engine.run_folder import RunFolder
 from perpixel.engine.schedules import Schedule, ScheduleOptions, create_schedule
+from perpixel.engine.tracking import TensorBoardTracker
 
 __all__ = [
     "FitResult",
@@ -17,6 +18,7 @@ __all__ = [
     "RunFolder",
     "Schedule",
     "ScheduleOptions",
+    "TensorBoardTracker",
     "autocast",
     "choose_precision",
     "create_optimizer",

@@ -86,16 +86,15 @@ class DFN(Network):
     config: DFNConfig
 
     def __init__(self, backbone: Backbone, num_classes: int, config: DFNConfig | None = None) -> None:
-        super().__init__()
         config = config or DFNConfig()
-        if num_classes < 1:
-            raise InvalidValue(f"num_classes must be >= 1, got {num_classes}")
-        self.config = config
-        self.num_classes = num_classes
-        self.align_corners = config.align_corners
-        self.preprocessing = backbone.preprocessing
-        self.logit_stride = backbone.strides[0]
-        self.minimum_size = 2 * backbone.strides[-1]
+        super().__init__(
+            config,
+            num_classes,
+            preprocessing=backbone.preprocessing,
+            logit_stride=backbone.strides[0],
+            align_corners=config.align_corners,
+            minimum_size=2 * backbone.strides[-1],
+        )
         self.backbone = backbone
         coarse_first = backbone.channels[::-1]
         last = len(coarse_first) - 1

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from perpixel.errors import InvalidValue
 from perpixel.types import Preprocessing, SegOutput, Term
 
 __all__ = ["Network"]
@@ -24,17 +25,35 @@ class Network(nn.Module):
         minimum_size: Smallest height and width in pixels that trains with a batch of one.
         receptive_field: Side in pixels, or None where pooling is global.
         supervise: Fill ``deep``, ``border`` and ``presence`` in eval mode too.
+
+    Raises:
+        InvalidValue: ``num_classes`` is not positive.
     """
 
     config: Any
-    num_classes: int
-    logit_stride: int
-    align_corners: bool
-    preprocessing: Preprocessing
     margin: int = 0
-    minimum_size: int = 1
     receptive_field: int | None = None
     supervise: bool = False
+
+    def __init__(
+        self,
+        config: Any,
+        num_classes: int,
+        *,
+        preprocessing: Preprocessing,
+        logit_stride: int,
+        align_corners: bool,
+        minimum_size: int = 1,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise InvalidValue(f"num_classes must be >= 1, got {num_classes}")
+        self.config = config
+        self.num_classes = num_classes
+        self.preprocessing = preprocessing
+        self.logit_stride = logit_stride
+        self.align_corners = align_corners
+        self.minimum_size = minimum_size
 
     @property
     def supervised(self) -> bool:

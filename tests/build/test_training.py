@@ -428,3 +428,9 @@ def test_train_overfits_two_images(tmp_path: Path) -> None:
     )
     result = train(config, out=tmp_path / "run")
     assert result.scores["pixel_accuracy"] > 0.95
+
+
+def test_train_with_tensorboard_writes_its_curves(data: Path, tmp_path: Path) -> None:
+    config = small_config(data).model_copy(update={"tensorboard": True})
+    train(config, out=tmp_path / "run")
+    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))

@@ -8,7 +8,7 @@ import torch
 from perpixel.errors import InvalidValue
 from perpixel.models import MODELS, create_model, list_models, network_description, network_from_description
 from perpixel.models.network import Network
-from perpixel.types import SegOutput
+from perpixel.types import Preprocessing, SegOutput
 
 CLASSES = 5
 
@@ -89,4 +89,4 @@ def test_create_model_config_of_another_network_is_refused() -> None:
 
 def test_network_description_of_a_stranger_is_refused() -> None:
     with pytest.raises(InvalidValue, match="Network is not in MODELS"):
-        network_description(Network())
+        network_description(Network(None, 2, preprocessing=Preprocessing(), logit_stride=1, align_corners=False))
