@@ -5,7 +5,7 @@ steps; the table gives mean IoU and, from the same confusion of pixels, the shar
 ``--border-width`` of a true border (indistinction) and inside regions (inconsistency), as mean ± deviation over
 the seeds.
 
-    python benchmarks/dfn_ablation.py --json benchmarks/results/dfn_ablation.json [--seeds 3] [--steps 200]
+    python benchmarks/dfn_ablation.py --json benchmarks/results/dfn_ablation.json [--seeds 3] [--steps 300]
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def run_config(variant: str, seed: int, scenes: Path, steps: int, width_px: int)
         evaluation=EvaluationChoice(every=steps, save_predictions=False, border_width_px=width_px),
         stages=(
             Stage(
-                model=ModelChoice(name="dfn", backbone=BackboneChoice(name="resnet10t"), options=options),
+                model=ModelChoice(name="dfn", backbone=BackboneChoice(name="test_resnet"), options=options),
                 class_weights="sqrt_median_frequency",
                 optimizer=OptimizerChoice(name="adamw", lr=2e-3, weight_decay=1e-2),
                 steps=steps,
@@ -88,8 +88,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--scenes", type=int, default=160)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--scenes", type=int, default=240)
     parser.add_argument("--knobs", type=float, default=0.7, help="inconsistency and indistinction")
     parser.add_argument("--border-width", type=int, default=3)
     arguments = parser.parse_args()

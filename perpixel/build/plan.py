@@ -23,7 +23,7 @@ _UNIT = 32
 _SMALL_DFN = ModelChoice(
     name="dfn",
     backbone=BackboneChoice(name="resnet18"),
-    options={"width": 64, "border_width": 16, "head_expansion": 4},
+    options={"width": 64, "border_width": 16, "head_expansion": 4, "align_corners": False},
 )
 
 

@@ -49,6 +49,7 @@ class DFNConfig:
     border_loss_weight: float = 0.1
     """The paper's lambda."""
     align_corners: bool = True
+    """The public code's. It stretches each stage over the next one by up to a cell; False keeps cells in place."""
     attention_reduction: int = 1
     attention_order: Literal["low_high", "high_low"] = "low_high"
     """Which stage's channels come first in the attention's input; a second public implementation has high_low."""
@@ -154,6 +155,17 @@ class DFN(Network):
             total = stage(feature, total, self.align_corners)
             scores.append(stage.head(total))
         return tuple(scores)
+
+    def valid_size(self, height: int, width: int) -> tuple[int, int]:
+        """Without aligned corners, sizes over which every stage doubles exactly, as it does in training crops.
+
+        With aligned corners the network is used as published, at any size.
+        """
+        height, width = super().valid_size(height, width)
+        if self.align_corners:
+            return height, width
+        stride: int = self.backbone.strides[-1]
+        return -(-height // stride) * stride, -(-width // stride) * stride
 
     def default_terms(self) -> tuple[Term, ...]:
         """The paper's loss (section 3.4): softmax loss on every smooth stage, lambda times focal loss on every border.

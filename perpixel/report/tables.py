@@ -88,10 +88,11 @@ def swatches(run: RunRecord) -> dict[str, Swatch]:
 
 
 def peers(run: RunRecord, other: RunRecord | None) -> list[Peer]:
-    """Returns the baseline that the run brought along, then the other run."""
+    """Returns the baseline that the run brought along, then the other run; one of them when they are the same."""
     found = []
     baseline = run.metrics.get("baseline")
-    if isinstance(baseline, Mapping):
+    is_other = other is not None and run.path.resolve() in other.path.resolve().parents
+    if isinstance(baseline, Mapping) and not is_other:
         found.append(Peer(name=str(baseline.get("name", "baseline")), scores=baseline, iou=_iou(baseline)))
     if other is not None:
         found.append(Peer(name=other.name, scores=other.metrics, iou=_iou(other.metrics), run=other))

@@ -97,3 +97,24 @@ def test_dfn_biased_form_has_biases_and_relu_behind_the_heads() -> None:
     head = network.smooth[0].head
     assert head.refine.project.bias is not None  # type: ignore[union-attr]
     assert head.refine.relu  # type: ignore[union-attr]
+
+
+def test_dfn_without_aligned_corners_pads_to_sizes_that_double_exactly() -> None:
+    options = {"width": 16, "border_width": 4, "align_corners": False}
+    network = create_model("dfn", options, num_classes=3, backbone="resnet10t")
+    assert network.valid_size(360, 480) == (384, 480)
+    assert network.valid_size(1, 65) == (64, 96)
+    published = create_model("dfn", DFNConfig.small(), num_classes=3, backbone="resnet10t")
+    assert published.valid_size(360, 480) == (360, 480)
+
+
+def test_dfn_without_aligned_corners_gives_a_shifted_image_shifted_scores() -> None:
+    """One cell of the coarsest stage to the right is one cell to the right everywhere, away from the edges' reach."""
+    options = {"width": 8, "border_width": 4, "align_corners": False, "global_pooling": False}
+    options |= {"channel_attention": False}
+    network = create_model("dfn", options, num_classes=3, backbone="test_resnet").double().eval()
+    image = torch.zeros(1, 3, 640, 640, dtype=torch.float64)
+    image[:, :, 304:336, 304:336] = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+    logits = network(image).logits[..., 40:112, 40:112]
+    moved = network(image.roll(32, dims=3)).logits[..., 40:112, 48:120]
+    assert torch.allclose(logits, moved, atol=1e-9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,13 @@ def test_class_rows_match_peers_by_name() -> None:
     beside = peers(run, other)
     assert [peer.name for peer in beside] == ["fcn", "second"]
     assert [(row.iou, row.peers) for row in class_rows(run, beside)] == [(0.4, (0.3, 0.9)), (None, (0.1, None))]
+
+
+def test_peers_show_a_baseline_kept_inside_the_run_once() -> None:
+    run = record(metrics={"baseline": {"name": "fcn", "mean_iou": 0.25}})
+    inside = replace(record(metrics={"mean_iou": 0.25}, config={"name": "the fcn"}), path=run.path / "baseline-fcn")
+    assert [peer.name for peer in peers(run, inside)] == ["the fcn"]
+    assert [peer.name for peer in peers(run, None)] == ["fcn"]
 
 
 def test_tiles_show_the_lead_over_peers() -> None:
