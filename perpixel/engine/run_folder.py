@@ -144,7 +144,7 @@ class RunFolder:
     def environment(self, device: torch.device | str = "cpu") -> dict[str, Any]:
         """Writes environment.json: versions, device, threads, commit of this checkout, command line, start."""
         device = torch.device(device)
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
         values: dict[str, Any] = {
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -210,6 +210,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return str(value)
+
+
+def _cpu_name() -> str:
+    """Returns the processor's model where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or "cpu"
 
 
 def _version(package: str) -> str | None:
