@@ -142,8 +142,10 @@ def record_data(data: RunData, run: RunFolder) -> None:
     """
     for decision in data.notes.decisions:
         run.decision(*decision)
+    said = {event.get("message") for event in run.events() if event["event"] == "warning"}  # a resumed run's
     for message in data.notes.warnings:
-        run.event("warning", message=message)
+        if message not in said:
+            run.event("warning", message=message)
     if data.made_split is not None:
         names = {split: [item.name for item in items] for split, items in data.made_split.items()}
         run.write_json(SPLIT_FILE, names)

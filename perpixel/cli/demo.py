@@ -7,10 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from perpixel.cli.failures import INTERRUPTED
-from perpixel.cli.output import JsonFile, check_json_file, console_for, write_json
-from perpixel.cli.progress import ProgressDisplay
-from perpixel.cli.run_events import finish_run, print_interruption, result_json, show_event
+from perpixel.cli.output import JsonFile, check_json_file
+from perpixel.cli.run_events import show_event, watch_run
 
 __all__ = ["demo"]
 
@@ -33,19 +31,14 @@ def demo(
     check_json_file(json)
     from perpixel.build import demo as run_demo
 
-    console = console_for(json)
-    try:
-        with ProgressDisplay(console) as display:
-            result = run_demo(
-                out,
-                overrides=overrides,
-                baseline=baseline,
-                on_event=lambda event: show_event(display, event),
-                on_progress=display.update,
-            )
-    except KeyboardInterrupt:
-        print_interruption(console, out)
-        return INTERRUPTED
-    code = finish_run(console, result)
-    write_json(json, result_json(result))
-    return code
+    return watch_run(
+        json,
+        out,
+        lambda display: run_demo(
+            out,
+            overrides=overrides,
+            baseline=baseline,
+            on_event=lambda event: show_event(display, event),
+            on_progress=display.update,
+        ),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from textwrap import indent
 from typing import Any, Protocol
@@ -11,11 +11,11 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from perpixel.cli.failures import INTERRUPTED
-from perpixel.cli.output import say
+from perpixel.cli.output import console_for, say, write_json
 from perpixel.cli.progress import ProgressDisplay, duration
 from perpixel.cli.score_table import SCORE_NAMES, named_scores, per_cent, print_scores
 
-__all__ = ["Outcome", "describe_event", "finish_run", "print_interruption", "result_json", "show_event"]
+__all__ = ["Outcome", "describe_event", "finish_run", "print_interruption", "result_json", "show_event", "watch_run"]
 
 _EVALUATION = ("mean_iou", "pixel_accuracy")
 _STYLES = {"best": "bold", "warning": "yellow"}
@@ -148,3 +148,23 @@ def _chosen(choice: Any) -> str:
 
 def _rest(event: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in event.items() if key != "event")
+
+
+def watch_run(json: str | None, folder: Path | None, start: Callable[[ProgressDisplay], Outcome]) -> int:
+    """Starts a run, shows how it goes and how it ends, and returns the exit code.
+
+    Args:
+        json: Where the result goes, as ``--json`` takes it.
+        folder: The run folder, where it is known before.
+        start: Runs with the display as the receiver of events and progress.
+    """
+    console = console_for(json)
+    try:
+        with ProgressDisplay(console) as display:
+            result = start(display)
+    except KeyboardInterrupt:
+        print_interruption(console, folder)
+        return INTERRUPTED
+    code = finish_run(console, result)
+    write_json(json, result_json(result))
+    return code

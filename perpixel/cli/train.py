@@ -9,10 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from perpixel.cli.failures import INTERRUPTED
-from perpixel.cli.output import JsonFile, check_json_file, console_for, say, write_json
-from perpixel.cli.progress import ProgressDisplay
-from perpixel.cli.run_events import finish_run, print_interruption, result_json, show_event
+from perpixel.cli.output import JsonFile, check_json_file, console_for, say
+from perpixel.cli.run_events import show_event, watch_run
 from perpixel.cli.run_request import RunRequest, resolve, sort_tokens
 from perpixel.config import RunConfig
 from perpixel.errors import RunError
@@ -71,27 +69,22 @@ def _run(
 ) -> int:
     from perpixel.build import train as train_run
 
-    console = console_for(json)
     folder = resume or out
     if folder is not None:
-        say(console, f"run folder: {folder}", style="bold")
-    try:
-        with ProgressDisplay(console) as display:
-            result = train_run(
-                config,
-                out=out,
-                resume=resume,
-                overwrite=overwrite,
-                source=source,
-                on_event=lambda event: show_event(display, event),
-                on_progress=display.update,
-            )
-    except KeyboardInterrupt:
-        print_interruption(console, folder)
-        return INTERRUPTED
-    code = finish_run(console, result)
-    write_json(json, result_json(result))
-    return code
+        say(console_for(json), f"run folder: {folder}", style="bold")
+    return watch_run(
+        json,
+        folder,
+        lambda display: train_run(
+            config,
+            out=out,
+            resume=resume,
+            overwrite=overwrite,
+            source=source,
+            on_event=lambda event: show_event(display, event),
+            on_progress=display.update,
+        ),
+    )
 
 
 def _default_out(config: RunConfig) -> Path | None:

@@ -72,7 +72,7 @@ def dfn_camvid_small() -> RunConfig:
     Hardware: two CPU cores. Time: 0.86 s a step (measured), so about 50 minutes.
     Score: not yet measured to the end (docs/log.md); none is published for this size.
     Narrow stages (width 64, heads of 4 hidden channels per class), and losses at the stages' own resolution but for
-    the finest, buy epochs: a step takes about half the time of width 128 with every loss at full resolution. Poles,
+    the finest, buy epochs: a step takes 0.6 times that of width 128 with every loss at full resolution. Poles,
     signs and cyclists fill a few per cent of the pixels, so classes weigh by the square root of median frequency. The
     deep stem is three 3x3 convolutions, the borders weigh as much as the classes, and corners are not aligned: aligned
     ones move scores by up to 3 pixels, the width of a pole.

@@ -53,7 +53,8 @@ def test_backbone_choice_defaults_equal_those_of_the_backbone() -> None:
 
 
 def test_scene_choice_least_size_is_the_generators() -> None:
-    SceneConfig(**SceneChoice(height=32, width=32).model_dump(exclude={"train", "val", "test"}))
+    least = SceneConfig(**SceneChoice(height=32, width=32).model_dump(exclude={"train", "val", "test"}))
+    assert (least.height, least.width) == (32, 32)
 
 
 def test_term_choice_to_term_keeps_every_field() -> None:
