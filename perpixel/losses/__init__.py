@@ -4,6 +4,7 @@ from perpixel.losses.cross_entropy import cross_entropy
 from perpixel.losses.focal import focal_loss, sigmoid_focal_loss, torchseg_focal_loss
 from perpixel.losses.ohem import ohem_cross_entropy
 from perpixel.losses.presence import presence_loss
+from perpixel.losses.region import dice_loss, lovasz_softmax_loss
 from perpixel.losses.segmentation_loss import LOSSES, LossEntry, LossValue, SegmentationLoss, with_class_weights
 
 __all__ = [
@@ -12,7 +13,9 @@ __all__ = [
     "LossValue",
     "SegmentationLoss",
     "cross_entropy",
+    "dice_loss",
     "focal_loss",
+    "lovasz_softmax_loss",
     "ohem_cross_entropy",
     "presence_loss",
     "sigmoid_focal_loss",

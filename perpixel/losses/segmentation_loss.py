@@ -17,6 +17,7 @@ from perpixel.losses.cross_entropy import cross_entropy
 from perpixel.losses.focal import focal_loss, sigmoid_focal_loss, torchseg_focal_loss
 from perpixel.losses.ohem import ohem_cross_entropy
 from perpixel.losses.presence import presence_loss
+from perpixel.losses.region import dice_loss, lovasz_softmax_loss
 from perpixel.ops import border_targets, presence_targets, resize, resize_labels
 from perpixel.types import SegOutput, Term
 
@@ -35,6 +36,8 @@ LOSSES: dict[str, LossEntry] = {
     "cross_entropy": LossEntry(cross_entropy),
     "focal": LossEntry(focal_loss),
     "ohem": LossEntry(ohem_cross_entropy),
+    "dice": LossEntry(dice_loss),
+    "lovasz_softmax": LossEntry(lovasz_softmax_loss),
     "border_focal": LossEntry(sigmoid_focal_loss, target="borders"),
     "torchseg_focal": LossEntry(torchseg_focal_loss, target="borders"),
     "presence": LossEntry(presence_loss, target="presence"),

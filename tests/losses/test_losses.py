@@ -8,14 +8,17 @@ from torchvision.ops import sigmoid_focal_loss as torchvision_focal
 from perpixel.errors import InvalidValue
 from perpixel.losses import (
     cross_entropy,
+    dice_loss,
     focal_loss,
+    lovasz_softmax_loss,
     ohem_cross_entropy,
     presence_loss,
     sigmoid_focal_loss,
     torchseg_focal_loss,
 )
 
-MULTICLASS = [cross_entropy, focal_loss, ohem_cross_entropy]
+REGION = [dice_loss, lovasz_softmax_loss]
+MULTICLASS = [cross_entropy, focal_loss, ohem_cross_entropy, *REGION]
 BINARY = [sigmoid_focal_loss, torchseg_focal_loss]
 
 
@@ -156,3 +159,51 @@ def test_presence_loss_is_binary_cross_entropy() -> None:
 def test_loss_wrong_argument_is_refused(call, message: str) -> None:
     with pytest.raises(InvalidValue, match=message):
         call(*scores())
+
+
+def one_hot_scores(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
+    """Scores so certain that softmax gives 0 and 1."""
+    return F.one_hot(labels, num_classes).movedim(-1, 1).double() * 500
+
+
+@pytest.mark.parametrize("loss", REGION)
+def test_region_loss_perfect_scores_give_zero(loss) -> None:
+    _, target = scores()
+    perfect = one_hot_scores(target.masked_fill(target == 255, 0), 4)
+    assert loss(perfect, target).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_lovasz_softmax_certain_scores_give_one_minus_mean_iou_of_present_classes() -> None:
+    _, target = scores()
+    predicted = scores(seed=1)[1]
+    predicted = predicted.masked_fill(predicted == 255, 0)
+    valid = target != 255
+    ious = [
+        ((predicted == k) & (target == k) & valid).sum() / (((predicted == k) | (target == k)) & valid).sum()
+        for k in target[valid].unique()
+    ]
+    wanted = 1 - sum(ious) / len(ious)
+    assert lovasz_softmax_loss(one_hot_scores(predicted, 4), target).item() == pytest.approx(wanted.item(), abs=1e-7)
+
+
+def test_dice_two_pixels_by_hand() -> None:
+    logits = torch.tensor([[[[0.0, 0.0]], [[0.0, 0.0]]]], dtype=torch.float64)  # p = 1/2 everywhere
+    target = torch.tensor([[[0, 0]]])
+    # Class 0: |P T| = 1, |P| = 1, |T| = 2, so 1 - 2/3. Class 1 is absent: left out, or 1 - 0/1.
+    assert dice_loss(logits, target, smooth=0.0).item() == pytest.approx(1 / 3)
+    assert dice_loss(logits, target, smooth=0.0, classes="all").item() == pytest.approx((1 / 3 + 1) / 2)
+
+
+@pytest.mark.parametrize("loss", REGION)
+def test_region_loss_unknown_choice_is_refused(loss) -> None:
+    logits, target = scores()
+    with pytest.raises(InvalidValue, match=r"classes is 'present' or 'all'.*, got 'some'"):
+        loss(logits, target, classes="some")
+    with pytest.raises(InvalidValue, match="has the reduction 'mean_valid', got 'sum'"):
+        loss(logits, target, reduction="sum")
+
+
+def test_dice_negative_smoothing_is_refused() -> None:
+    logits, target = scores()
+    with pytest.raises(InvalidValue, match="smooth must be >= 0, got -1"):
+        dice_loss(logits, target, smooth=-1)
