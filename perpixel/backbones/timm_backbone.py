@@ -10,18 +10,16 @@ TorchSeg), ``full`` dilates it like the rest (Caffe, semseg, segmentation_models
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import timm
 import torch
-from huggingface_hub import constants as hub
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
+from perpixel.backbones.hub import cannot_fetch, hub_unless_unreachable
 from perpixel.backbones.weight_files import read_checkpoint
 from perpixel.errors import CheckpointError, InvalidValue, nearest
 from perpixel.types import Preprocessing
@@ -149,22 +147,8 @@ def _build_features(config: BackboneConfig, arguments: dict[str, Any]) -> Any:
         arguments = {"out_indices": arguments["out_indices"]}
     if not pretrained:
         return _timm_features(config, arguments, pretrained=False)
-    with _hub_unless_unreachable():
+    with hub_unless_unreachable():
         return _timm_features(config, arguments, pretrained=True)
-
-
-@contextmanager
-def _hub_unless_unreachable() -> Iterator[None]:
-    """Without a name server the hub's client retries for most of a minute; its offline mode fails at once instead."""
-    before = hub.HF_HUB_OFFLINE
-    try:
-        socket.getaddrinfo("huggingface.co", 443)
-    except OSError:
-        hub.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        hub.HF_HUB_OFFLINE = before
 
 
 def _timm_features(config: BackboneConfig, arguments: dict[str, Any], *, pretrained: bool) -> Any:
@@ -180,11 +164,7 @@ def _timm_features(config: BackboneConfig, arguments: dict[str, Any], *, pretrai
             f"({error or 'refused by timm'}); use output_stride 32 and stem 'default', or a ResNet."
         ) from error
     except (OSError, RuntimeError, ValueError) as error:
-        raise CheckpointError(
-            f"cannot get the pretrained weights of {config.name!r} ({_first_line(error)}). Offline: fetch the file on "
-            "another machine (https://huggingface.co/timm) and give its path as model.backbone.weights=FILE; or "
-            "train from scratch with model.backbone.weights=none."
-        ) from error
+        raise cannot_fetch(config.name, error) from error
 
 
 def _dilate_first_blocks(net: nn.Module) -> None:
@@ -260,7 +240,3 @@ def _preprocessing(net: nn.Module, config: BackboneConfig) -> Preprocessing:
     return Preprocessing(
         mean=tuple(described.get("mean", _IMAGENET.mean)), std=tuple(described.get("std", _IMAGENET.std))
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -7,7 +7,7 @@ that refuses is an error with the way out.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from perpixel.backbones.caffemodel import read_caffemodel
 from perpixel.errors import CheckpointError
 
 __all__ = ["Unwrapped", "open_checkpoint", "read_checkpoint", "unwrap"]
@@ -42,7 +43,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 
 def open_checkpoint(path: str | Path) -> Unwrapped:
-    """Reads a ``.safetensors`` file, or any file of ``torch.save`` (``.pth``, ``.pt``, ``.tar``, ``.pkl``), on the CPU.
+    """Reads a ``.safetensors``, ``.caffemodel`` or ``torch.save`` file (``.pth``, ``.pt``, ``.tar``, ``.pkl``); on CPU.
 
     Raises:
         CheckpointError: the file is missing, damaged, holds more than tensors and plain values, or holds no tensor.
@@ -50,8 +51,8 @@ def open_checkpoint(path: str | Path) -> Unwrapped:
     path = Path(path)
     if not path.is_file():
         kind = "a folder, not a checkpoint file" if path.is_dir() else "no such file"
-        raise CheckpointError(f"{path}: {kind}; give a .safetensors file or one that torch.save wrote")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+        raise CheckpointError(f"{path}: {kind}; give a .safetensors or .caffemodel file, or one that torch.save wrote")
+    content = _READERS.get(path.suffix, _read_pickle)(path)
     try:
         return unwrap(content)
     except CheckpointError as error:
@@ -113,6 +114,10 @@ def _read_pickle(path: Path) -> Any:
         raise CheckpointError(
             f"{path}: not a file of torch.save, or a damaged one ({first}); fetch it again"
         ) from error
+
+
+_READERS: dict[str, Callable[[Path], Any]] = {".safetensors": _read_safetensors, ".caffemodel": read_caffemodel}
+"""By suffix; everything else is taken for a file of ``torch.save``."""
 
 
 def _container_key(content: Mapping[Any, Any]) -> Any | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import timm
 
-from perpixel.backbones import BackboneConfig
+from perpixel.backbones import CAFFE_RESNETS, BackboneConfig
 from perpixel.build.networks import in_channels
 from perpixel.config import BackboneChoice, ModelChoice, RunConfig
 from perpixel.errors import InvalidValue, nearest
@@ -61,13 +61,17 @@ def _model_problems(model: ModelChoice, where: str) -> Iterator[Problem]:
             yield f"{where}.options.{option}", model.options[option], message
         if not unknown:
             yield from _caught(f"{where}.options", dict(model.options), lambda: config(**model.options))
+        if MODELS[model.name].backbone is None and model.backbone is not None:
+            message = f"{model.name} is a network of one piece and takes no backbone; leave it away"
+            yield f"{where}.backbone", model.backbone.name, message
     if model.backbone is not None:
         yield from _backbone_problems(model.backbone, f"{where}.backbone")
 
 
 def _backbone_problems(backbone: BackboneChoice, where: str) -> Iterator[Problem]:
-    if not timm.is_model(backbone.name):
-        yield f"{where}.name", backbone.name, f"timm has no such model{nearest(backbone.name, timm.list_models())}"
+    if backbone.name not in CAFFE_RESNETS and not timm.is_model(backbone.name):
+        known = (*timm.list_models(), *CAFFE_RESNETS)
+        yield f"{where}.name", backbone.name, f"timm has no such model{nearest(backbone.name, known)}"
     if backbone.weights not in ("none", "timm") and not Path(backbone.weights).is_file():
         yield f"{where}.weights", backbone.weights, "no such weight file; 'none' is random, 'timm' fetches timm's"
     yield from _caught(where, backbone.name, lambda: BackboneConfig(**backbone.model_dump()))

@@ -51,6 +51,9 @@ _PER_STAGE = (
     "contrast",
     "saturation",
     "class_crop",
+    "elastic",
+    "elastic_grid",
+    "mirror",
     "batch_size",
 )
 
@@ -177,6 +180,9 @@ def augmentation(choice: DataChoice) -> Augmentation:
         contrast=choice.contrast,
         saturation=choice.saturation,
         class_crop=choice.class_crop,
+        elastic=choice.elastic,
+        elastic_grid=choice.elastic_grid,
+        mirror=choice.mirror,
     )
 
 

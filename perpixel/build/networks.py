@@ -45,13 +45,13 @@ def check_batch_norm(network: Network, crop_size: tuple[int, int], batch_size: i
     Raises:
         InvalidValue: a batch of one and a crop of one cell leave it nothing to normalise over.
     """
-    stride = max(getattr(network.backbone, "strides", (1,)))
+    stride = max(getattr(network.backbone, "strides", (network.minimum_size - 1,)))
     one_cell = max(crop_size) <= stride
     norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
     if batch_size == 1 and one_cell and norms and not frozen:
         raise InvalidValue(
-            f"data.batch_size = 1 with data.crop_size = {list(crop_size)} leaves batch norm one value per channel at "
-            f"stride {stride}: take crops over {stride} pixels, larger batches, or freeze_batch_norm = true"
+            f"data.batch_size = 1 with data.crop_size = {list(crop_size)} leaves batch norm one value per channel "
+            f"in the coarsest map: take crops over {stride} pixels, larger batches, or freeze_batch_norm = true"
         )
 
 
@@ -60,7 +60,11 @@ def in_channels(choice: ModelChoice) -> int:
     if choice.backbone is not None:
         return choice.backbone.in_channels
     entry = MODELS.get(choice.name)
-    return entry.backbone.in_channels if entry else 3
+    if entry is None or entry.backbone is None:
+        usual = 3 if entry is None else getattr(entry.config, "in_channels", 3)
+        stated = choice.options.get("in_channels", usual)
+        return stated if isinstance(stated, int) else 3
+    return entry.backbone.in_channels
 
 
 def build_criterion(stage: Stage, network: Network, class_weights: Sequence[float] | None) -> SegmentationLoss:

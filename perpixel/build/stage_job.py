@@ -14,7 +14,7 @@ from perpixel.build.networks import (
     check_batch_norm,
 )
 from perpixel.build.progress import Reporter
-from perpixel.build.starts import load_start
+from perpixel.build.starts import load_start, resume_start
 from perpixel.data import TrainBatches, class_weights
 from perpixel.engine import FitResult, FitSettings, FitTask, RunFolder, fit, seed_all
 from perpixel.engine import Progress as FitProgress
@@ -53,6 +53,8 @@ class StageJob:
         if newest is None:  # a checkpoint holds the weights already
             for what, detail in load_start(stage.start, network, job.data.labels, previous):
                 folder.decision("start", what, detail)
+        else:
+            resume_start(stage.start, network, previous)
         if job.resume and self.several:  # the stage's folder rewinds itself, the run's copy of its events does not
             job.run.rewind(0 if newest is None else int(newest.name.removeprefix("step-")), stage.name)
         network = network.to(job.device)

@@ -27,7 +27,7 @@ def import_checkpoint(
     Every tensor is accounted for, or nothing is written. Pickled files are read without running code from them.
 
     Args:
-        file: The checkpoint: .pth, .pt, .tar or .safetensors.
+        file: The checkpoint: .pth, .pt, .tar, .safetensors or .caffemodel.
         options: What the weights alone cannot tell, as option=value; an unknown one is answered with the known ones.
         family: Whose checkpoint it is, codebase/network such as torchseg/dfn; auto recognises it by its keys.
         labels: The classes that it was trained with: a known label space, a YAML file or a number of classes.

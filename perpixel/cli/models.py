@@ -33,7 +33,8 @@ def models(name: str | None = None, /, *, json: JsonFile = None) -> None:
         table = Table("name", "paper", "backbone", box=None, pad_edge=False, header_style="bold")
         table.add_column(f"parameters ({_COUNTED_CLASSES} classes)", justify="right")
         for model in found:
-            table.add_row(model["name"], model["paper"], model["backbone"]["name"], f"{model['parameters']:,}")
+            trunk = model["backbone"]["name"] if model["backbone"] else "its own"
+            table.add_row(model["name"], model["paper"], trunk, f"{model['parameters']:,}")
         console.print(table)
         write_json(json, found)
         return
@@ -43,7 +44,7 @@ def models(name: str | None = None, /, *, json: JsonFile = None) -> None:
     say(console, f"{model['parameters']:,} parameters with its defaults and {_COUNTED_CLASSES} classes")
     for section in ("options", "backbone"):
         say(console, f"\nmodel.{section}", style="bold")
-        for key, value in model[section].items():
+        for key, value in (model[section] or {"name": "its own"}).items():
             say(console, f"  {key} = {value}")
     write_json(json, model)
 
@@ -66,7 +67,7 @@ def _description(name: str) -> dict[str, Any]:
             "description": inspect.getdoc(entry.network) or "",
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
             "options": {field.name: getattr(defaults, field.name) for field in fields(entry.config)},
-            "backbone": {field.name: getattr(entry.backbone, field.name) for field in fields(entry.backbone)},
+            "backbone": None if entry.backbone is None else entry.backbone.to_dict(),
         }
     )
     return plain

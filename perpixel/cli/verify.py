@@ -40,7 +40,8 @@ def verify(*paths: Annotated[Path, Parameter(name="PATH")], json: JsonFile = Non
         try:
             verification = verify_vector(vector)
         except CheckpointError as error:
-            rows.append({"path": vector.as_posix(), "kind": None, "status": "failed", "reason": str(error), "rows": []})
+            unread = {"path": vector.as_posix(), "kind": None, "family": "", "status": "failed"}
+            rows.append({**unread, "reason": str(error), "rows": []})
             say(console, f"{vector}: failed, {error}", style="red")
             continue
         rows.append(_plain(verification))
@@ -75,6 +76,7 @@ def _plain(verification: Verification) -> dict[str, Any]:
         {
             "path": verification.path,
             "kind": verification.kind,
+            "family": verification.family,
             "status": verification.status,
             "reason": verification.skipped,
             "rows": rows,

@@ -72,6 +72,13 @@ class DataChoice(Strict):
         le=1,
         description="Probability that a window is drawn around a class drawn uniformly from the image.",
     )
+    elastic: Number = Field(
+        default=0.0, ge=0, description="Standard deviation of random elastic displacements, pixels; U-Net 10, 0: none."
+    )
+    elastic_grid: Whole = Field(default=3, ge=2, description="Points per side of the grid of displacements.")
+    mirror: Whole = Field(
+        default=0, ge=0, description="Pixels of mirrored image that windows may reach beyond its edges; 0: none."
+    )
     batch_size: Whole = Field(default=8, ge=1, description="Images per step over all devices.")
     workers: Whole | None = Field(default=None, ge=0, description="Loading processes; null is decided for the machine.")
     cache_mb: Whole = Field(default=1024, ge=0, description="Decoded images kept in memory, MiB; 0 keeps none.")

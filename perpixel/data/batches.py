@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from perpixel.data.elastic import deform, draw_displacement, with_mirrored_border
 from perpixel.data.transforms import Augmentation, apply, draw, draw_jitter, sample_rng
 from perpixel.errors import DataError, InvalidValue, PerpixelError
 
@@ -176,10 +177,7 @@ class _BatchBuilder(Dataset["Batch | _Failure"]):
             if sample.target is None:
                 raise DataError(f"{sample.name} has no mask; training needs one for every image of the split")
             rng = sample_rng(self.seed, epoch, index)
-            size = (sample.image.shape[1], sample.image.shape[2])
-            window = draw(self.augmentation, size, rng, sample.target)
-            image, target[row] = apply(window, sample.image, sample.target, pad_value=self.pad_value)
-            jitter[row] = torch.tensor(draw_jitter(self.augmentation, rng))
+            image, target[row], jitter[row] = self._augmented(sample.image, sample.target, rng)
             if images and image.dtype != images[0].dtype:
                 raise DataError(
                     f"{sample.name} has {image.dtype} pixels, {names[0]} in the same batch {images[0].dtype}; "
@@ -189,6 +187,17 @@ class _BatchBuilder(Dataset["Batch | _Failure"]):
             names.append(sample.name)
         pixels = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
         return Batch(pixels, target, jitter, tuple(names))
+
+    def _augmented(self, image: Tensor, target: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns a sample's window, its target and the factors of its colours."""
+        augmentation = self.augmentation
+        if augmentation.mirror:
+            image, target = with_mirrored_border(image, target, augmentation.mirror)
+        window = draw(augmentation, (image.shape[1], image.shape[2]), rng, target)
+        jitter = torch.tensor(draw_jitter(augmentation, rng))
+        if augmentation.elastic:
+            return *deform(window, draw_displacement(augmentation, rng), image, target), jitter
+        return *apply(window, image, target, pad_value=self.pad_value), jitter
 
 
 @lru_cache(maxsize=4)

@@ -60,6 +60,13 @@ class Augmentation:
     class_crop: float = 0.0
     """Probability that the crop is placed, at random, around a pixel of a class that is drawn uniformly from the
     classes in the sample: thin classes then come as often as wide ones."""
+    elastic: float = 0.0
+    """Standard deviation in pixels of the grid displacements of `data.elastic`; 0 deforms nothing. A deformed window
+    mirrors the image where it leaves it, instead of being padded."""
+    elastic_grid: int = 3
+    """Grid points per side of the window."""
+    mirror: int = 0
+    """Pixels of mirrored image, before resizing, that windows may reach beyond each edge."""
 
     def __post_init__(self) -> None:
         if len(self.crop_size) != 2 or min(self.crop_size) < 1:
@@ -77,6 +84,13 @@ class Augmentation:
         for name in ("flip", "brightness", "contrast", "saturation", "class_crop"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidValue(f"{name} lies in [0, 1], got {getattr(self, name)}")
+        if not 0 <= self.elastic < math.inf or self.elastic_grid < 2:
+            raise InvalidValue(
+                f"elastic is 0 or more pixels and elastic_grid 2 or more points, got {self.elastic} and "
+                f"{self.elastic_grid}"
+            )
+        if self.mirror < 0:
+            raise InvalidValue(f"mirror is 0 or more pixels, got {self.mirror}")
 
 
 class Window(NamedTuple):

@@ -6,6 +6,7 @@ from perpixel.losses.ohem import ohem_cross_entropy
 from perpixel.losses.presence import presence_loss
 from perpixel.losses.region import dice_loss, lovasz_softmax_loss
 from perpixel.losses.segmentation_loss import LOSSES, LossEntry, LossValue, SegmentationLoss, with_class_weights
+from perpixel.losses.weighted import pixel_weighted_cross_entropy
 
 __all__ = [
     "LOSSES",
@@ -17,6 +18,7 @@ __all__ = [
     "focal_loss",
     "lovasz_softmax_loss",
     "ohem_cross_entropy",
+    "pixel_weighted_cross_entropy",
     "presence_loss",
     "sigmoid_focal_loss",
     "torchseg_focal_loss",

@@ -18,7 +18,9 @@ from perpixel.losses.focal import focal_loss, sigmoid_focal_loss, torchseg_focal
 from perpixel.losses.ohem import ohem_cross_entropy
 from perpixel.losses.presence import presence_loss
 from perpixel.losses.region import dice_loss, lovasz_softmax_loss
-from perpixel.ops import border_targets, presence_targets, resize, resize_labels
+from perpixel.losses.structured import STRUCTURED, logistic_loss, masks_or_pairs, pair_cross_entropy
+from perpixel.losses.weighted import pixel_weighted_cross_entropy
+from perpixel.ops import border_targets, distance_weights, presence_targets, resize, resize_labels
 from perpixel.types import SegOutput, Term
 
 __all__ = ["LOSSES", "LossEntry", "LossValue", "SegmentationLoss", "with_class_weights"]
@@ -26,10 +28,10 @@ __all__ = ["LOSSES", "LossEntry", "LossValue", "SegmentationLoss", "with_class_w
 
 @dataclass(frozen=True)
 class LossEntry:
-    """A loss function, and which target made from the label map it compares with."""
+    """A loss function, and what made of the label map it compares with; ``distance_weights`` go beside the labels."""
 
     function: Callable[..., Tensor]
-    target: Literal["labels", "borders", "presence"] = "labels"
+    target: Literal["labels", "borders", "presence", "dilated", "eroded", "pairs", "distance_weights"] = "labels"
 
 
 LOSSES: dict[str, LossEntry] = {
@@ -41,9 +43,15 @@ LOSSES: dict[str, LossEntry] = {
     "border_focal": LossEntry(sigmoid_focal_loss, target="borders"),
     "torchseg_focal": LossEntry(torchseg_focal_loss, target="borders"),
     "presence": LossEntry(presence_loss, target="presence"),
+    "dilation_logistic": LossEntry(logistic_loss, target="dilated"),
+    "erosion_logistic": LossEntry(logistic_loss, target="eroded"),
+    "pair_cross_entropy": LossEntry(pair_cross_entropy, target="pairs"),
+    "distance_weighted": LossEntry(pixel_weighted_cross_entropy, target="distance_weights"),
 }
 _BORDER_OPTIONS = ("radius", "ignored_is_border")
-_GIVEN = ("logits", "scores", "target", "present", "ignore_index", "reduction")  # never options
+_DISTANCE_OPTIONS = ("w0", "sigma", "background", "balance", "connectivity", "inside")
+_GIVEN = ("logits", "scores", "target", "weights", "present", "masks", "pairs", "ignore_index", "reduction")
+"""Parameters of loss functions that are never options."""
 
 
 class LossValue(NamedTuple):
@@ -96,9 +104,8 @@ class SegmentationLoss(nn.Module):
         Raises:
             InvalidValue: a term asks for an output that the network does not give.
         """
-        if self.margin:
-            target = target[:, self.margin : -self.margin, self.margin : -self.margin]
-        derived: dict[Any, Tensor] = {}  # borders and presence are made once and shared by the terms
+        derived: dict[Any, Tensor] = {"whole": target}  # borders, presence… are made once and shared by the terms
+        target = self._covered(target)
         parts = {term.name: term.weight * self._value(term, output, target, derived) for term in self.terms}
         total = next(iter(parts.values()))
         for part in list(parts.values())[1:]:
@@ -115,14 +122,39 @@ class SegmentationLoss(nn.Module):
             if "presence" not in derived:
                 derived["presence"] = presence_targets(target, self.num_classes, ignore_index=self.ignore_index)
             return entry.function(scores, derived["presence"], reduction=term.reduction, **term.options)
+        if entry.target in STRUCTURED:
+            return self._structured(term, entry, output, scores, target)
         options = dict(term.options)
         if entry.target == "borders":
             target = self._borders(target, options, derived)
+        targets = [target]
+        if entry.target == "distance_weights":
+            targets.append(self._distance_weights(options, derived))
         if term.at == "target":
             scores = resize(scores, target.shape[-2:], align_corners=self.align_corners)
         else:
-            target = resize_labels(target, scores.shape[-2:], align_corners=self.align_corners)
-        return entry.function(scores, target, ignore_index=self.ignore_index, reduction=term.reduction, **options)
+            size = scores.shape[-2:]
+            targets = [resize_labels(t, size, align_corners=self.align_corners) for t in targets]
+        return entry.function(scores, *targets, ignore_index=self.ignore_index, reduction=term.reduction, **options)
+
+    def _structured(self, term: Term, entry: LossEntry, output: SegOutput, scores: Tensor, target: Tensor) -> Tensor:
+        if entry.target == "pairs":
+            size = output.logits.shape[-2:]  # the cells of the logits are the nodes
+        elif term.at == "logits":
+            size = scores.shape[-2:]
+        else:
+            size = target.shape[-2:]
+            scores = resize(scores, size, align_corners=self.align_corners)
+        made = masks_or_pairs(
+            entry.target,
+            target,
+            (size[0], size[1]),
+            self.num_classes,
+            term.options,
+            align_corners=self.align_corners,
+            ignore_index=self.ignore_index,
+        )
+        return entry.function(scores, made, reduction=term.reduction)
 
     def _borders(self, target: Tensor, options: dict[str, Any], derived: dict[Any, Tensor]) -> Tensor:
         made_with = {name: options.pop(name) for name in _BORDER_OPTIONS if name in options}
@@ -130,6 +162,20 @@ class SegmentationLoss(nn.Module):
         if key not in derived:
             derived[key] = border_targets(target, ignore_index=self.ignore_index, **made_with)
         return derived[key]
+
+    def _distance_weights(self, options: dict[str, Any], derived: dict[Any, Tensor]) -> Tensor:
+        made_with = {name: options.pop(name) for name in _DISTANCE_OPTIONS if name in options}
+        key = ("distance_weights", *sorted(made_with.items()))
+        if key not in derived:  # of the whole label map: objects in the margin count for distances too
+            whole = distance_weights(derived["whole"], ignore_index=self.ignore_index, **made_with)
+            derived[key] = self._covered(whole)
+        return derived[key]
+
+    def _covered(self, target: Tensor) -> Tensor:
+        """The part of a map (B, H, W) that the scores cover."""
+        if not self.margin:
+            return target
+        return target[:, self.margin : -self.margin, self.margin : -self.margin]
 
 
 def _check_term(term: Term) -> None:
@@ -139,6 +185,8 @@ def _check_term(term: Term) -> None:
     entry = LOSSES[term.loss]
     known = [n for n in inspect.signature(entry.function).parameters if n not in _GIVEN]
     known += list(_BORDER_OPTIONS) if entry.target == "borders" else []
+    known += list(_DISTANCE_OPTIONS) if entry.target == "distance_weights" else []
+    known += STRUCTURED.get(entry.target, ())
     for option in term.options:
         if option not in known:
             raise InvalidValue(
@@ -162,10 +210,14 @@ def _select(term: Term, output: SegOutput) -> Tensor:
 
 
 def with_class_weights(terms: Sequence[Term], weights: Sequence[float]) -> tuple[Term, ...]:
-    """Returns the terms with ``class_weights`` given to every cross-entropy that states none."""
+    """Returns the terms with ``class_weights`` given to every cross-entropy that states none.
+
+    In a distance-weighted one they take the place of the balance within each label map, unless it is asked for too.
+    """
+    beside: dict[str, dict[str, Any]] = {"cross_entropy": {}, "distance_weighted": {"balance": "none"}}
     return tuple(
-        replace(term, options={**term.options, "class_weights": list(weights)})
-        if term.loss == "cross_entropy" and "class_weights" not in term.options
+        replace(term, options={**beside[term.loss], **term.options, "class_weights": list(weights)})
+        if term.loss in beside and "class_weights" not in term.options
         else term
         for term in terms
     )

@@ -85,6 +85,7 @@ class DFN(Network):
     """
 
     config: DFNConfig
+    backbone: Backbone
 
     def __init__(self, backbone: Backbone, num_classes: int, config: DFNConfig | None = None) -> None:
         config = config or DFNConfig()

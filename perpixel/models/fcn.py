@@ -51,6 +51,7 @@ class FCN(Network):
     """Scores the coarsest feature map; ``deep`` holds the auxiliary head's scores."""
 
     config: FCNConfig
+    backbone: Backbone
 
     def __init__(self, backbone: Backbone, num_classes: int, config: FCNConfig | None = None) -> None:
         config = config or FCNConfig()

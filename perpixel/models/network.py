@@ -17,6 +17,7 @@ class Network(nn.Module):
 
     Attributes:
         config: The network's own frozen configuration.
+        backbone: Its trunk; None where the network is of one piece.
         num_classes: K.
         logit_stride: Image pixels per cell of ``logits``.
         align_corners: How ``logits`` are brought to the image's size.
@@ -31,6 +32,7 @@ class Network(nn.Module):
     """
 
     config: Any
+    backbone: nn.Module | None
     margin: int = 0
     receptive_field: int | None = None
     supervise: bool = False
@@ -46,6 +48,7 @@ class Network(nn.Module):
         minimum_size: int = 1,
     ) -> None:
         super().__init__()
+        self.backbone = None
         if num_classes < 1:
             raise InvalidValue(f"num_classes must be >= 1, got {num_classes}")
         self.config = config

@@ -7,6 +7,15 @@ from inspect import cleandoc
 
 from perpixel.config import RunConfig
 from perpixel.errors import ConfigError, nearest
+from perpixel.recipes.adelaide import adelaide_voc
+from perpixel.recipes.crf_rnn import crf_rnn_voc
+from perpixel.recipes.deconvnet import deconvnet_voc
+from perpixel.recipes.deeplab import (
+    deeplab_largefov_voc,
+    deeplab_msc_largefov_voc,
+    deeplab_v2_vgg_voc,
+    deeplab_v2_voc,
+)
 from perpixel.recipes.dfn import (
     dfn_camvid,
     dfn_camvid_small,
@@ -15,6 +24,14 @@ from perpixel.recipes.dfn import (
     dfn_voc,
     dfn_voc_paper,
 )
+from perpixel.recipes.dilated import dilatednet_camvid, dilatednet_voc
+from perpixel.recipes.dpn import dpn_voc
+from perpixel.recipes.fcn import fcn8s_at_once_voc, fcn_voc
+from perpixel.recipes.lrr import lrr_voc
+from perpixel.recipes.parsenet import parsenet_voc
+from perpixel.recipes.segnet import segnet_basic_camvid, segnet_camvid
+from perpixel.recipes.unet import unet_carvana, unet_isbi
+from perpixel.recipes.zoomout import zoomout_voc
 
 __all__ = ["RECIPES", "get_recipe", "recipe_details", "recipe_summary"]
 
@@ -25,6 +42,25 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "dfn_voc": dfn_voc,
     "dfn_voc_paper": dfn_voc_paper,
     "dfn_cityscapes": dfn_cityscapes,
+    "fcn_voc": fcn_voc,
+    "fcn8s_at_once_voc": fcn8s_at_once_voc,
+    "crf_rnn_voc": crf_rnn_voc,
+    "dilatednet_voc": dilatednet_voc,
+    "dilatednet_camvid": dilatednet_camvid,
+    "parsenet_voc": parsenet_voc,
+    "deeplab_largefov_voc": deeplab_largefov_voc,
+    "deeplab_msc_largefov_voc": deeplab_msc_largefov_voc,
+    "deeplab_v2_voc": deeplab_v2_voc,
+    "deeplab_v2_vgg_voc": deeplab_v2_vgg_voc,
+    "segnet_camvid": segnet_camvid,
+    "segnet_basic_camvid": segnet_basic_camvid,
+    "deconvnet_voc": deconvnet_voc,
+    "unet_isbi": unet_isbi,
+    "unet_carvana": unet_carvana,
+    "lrr_voc": lrr_voc,
+    "zoomout_voc": zoomout_voc,
+    "dpn_voc": dpn_voc,
+    "adelaide_voc": adelaide_voc,
 }
 """Every recipe by name; a configuration made by one bears its name in ``recipe``."""
 

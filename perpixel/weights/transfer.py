@@ -40,7 +40,7 @@ class TransferReport:
     left_over: tuple[str, ...]
     """Tensors of the source that have no place."""
     share: float
-    """Parameters that were copied or adapted, as a fraction of the network's."""
+    """Parameters that were copied or adapted, as a fraction of those of the network that can train."""
 
     def summary(self) -> str:
         """Returns a few lines of text for the user."""
@@ -100,7 +100,8 @@ class _TransferPlan:
     def __init__(self, network: Network, labels: LabelSpace, source: Artifact) -> None:
         self.target = network.state_dict()
         self.source = source.network.state_dict()
-        self.parameters = dict(network.named_parameters())
+        # What needs no gradient is a constant that the network sets itself, such as fixed upsampling.
+        self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.channels = (source.preprocessing.num_channels, network.preprocessing.num_channels)
         names = {name: row for row, name in enumerate(source.labels.names)}
         self.rows = [(row, names[name]) for row, name in enumerate(labels.names) if name in names]

@@ -31,6 +31,8 @@ class Verification:
     path: Path
     kind: str
     rows: tuple[Row, ...]
+    family: str = ""
+    """``codebase/network`` of a network's vector."""
     skipped: str = ""
     """Why it was not checked; empty when it was."""
 
@@ -78,22 +80,21 @@ def verify(path: str | Path) -> Verification:
     folder = Path(path)
     folder = folder.parent if folder.name == _MANIFEST else folder
     manifest = _read_manifest(folder)
-    kind = str(manifest["kind"])
+    kind, family = str(manifest["kind"]), str(manifest.get("family", ""))
     if kind not in CHECKERS:
         known = ", ".join(sorted(CHECKERS))
-        return Verification(
-            path=folder, kind=kind, rows=(), skipped=f"no checker for kind {kind!r} (there are {known})"
-        )
+        reason = f"no checker for kind {kind!r} (there are {known})"
+        return Verification(path=folder, kind=kind, family=family, rows=(), skipped=reason)
     vector = Vector(folder=folder, manifest=manifest, expected=_read_arrays(folder))
     try:
         rows = tuple(CHECKERS[kind](vector))
     except Skipped as reason:
-        return Verification(path=folder, kind=kind, rows=(), skipped=str(reason))
+        return Verification(path=folder, kind=kind, family=family, rows=(), skipped=str(reason))
     except KeyError as error:
         raise CheckpointError(f"{folder}: incomplete reference vector, it lacks {error}") from error
     except PerpixelError as error:
         rows = (Row(name="import", error=math.inf, tolerance=TOLERANCE, note=str(error)),)
-    return Verification(path=folder, kind=kind, rows=rows)
+    return Verification(path=folder, kind=kind, family=family, rows=rows)
 
 
 def find_vectors(paths: Iterable[str | Path]) -> tuple[Path, ...]:

@@ -58,7 +58,7 @@ def test_check_names_unknown_model_offers_the_nearest() -> None:
     value, message = problems(small_config("x", model={"name": "dfm", "options": {}}))["stages.0.model.name"]
     assert value == "dfm"
     assert "did you mean 'dfn'?" in message
-    assert "Known: dfn, fcn" in message
+    assert "Known: adelaide, crf_rnn" in message
 
 
 @pytest.mark.parametrize(

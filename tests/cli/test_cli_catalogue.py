@@ -71,7 +71,7 @@ def test_config_show_prints_the_resolved_run(run_cli: Cli) -> None:
 
 
 def test_config_show_refuses_unknown_names(run_cli: Cli) -> None:
-    done = run_cli("config", "show", "--recipe", "dfn_demo", "model.name=dnf", "sed=1")
+    done = run_cli("config", "show", "--recipe", "dfn_demo", "model.name=dfnn", "sed=1")
     assert done.code == 2
     assert "did you mean 'dfn'" in done.err
     assert "did you mean 'seed'" in done.err

@@ -117,9 +117,9 @@ def test_train_folders_take_the_plan_for_them(
 
 
 def test_train_unknown_model_is_found_before_the_run(run_cli: Cli, fake_train: FakeTrain) -> None:
-    done = run_cli("train", "--recipe", "dfn_demo", "model.name=dnf")
+    done = run_cli("train", "--recipe", "dfn_demo", "model.name=dfnn")
     assert done.code == 2
-    assert "override 'model.name=dnf'" in done.err and "did you mean 'dfn'" in done.err
+    assert "override 'model.name=dfnn'" in done.err and "did you mean 'dfn'" in done.err
     assert fake_train.config is None
 
 

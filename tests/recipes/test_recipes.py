@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from perpixel.backbones import BackboneConfig
 from perpixel.config import dump_config, load_config, variant
 from perpixel.errors import ConfigError
 from perpixel.labels import known_label_spaces
-from perpixel.models.dfn import DFNConfig
+from perpixel.models import MODELS
 from perpixel.recipes import RECIPES, get_recipe, recipe_details, recipe_summary
 
 
@@ -29,10 +28,11 @@ def test_recipe_names_itself_and_known_things(name: str) -> None:
     config = get_recipe(name)
     assert (config.name, config.recipe) == (name, name)
     assert config.labels is None or config.labels in known_label_spaces()
-    model = config.model_of(0)
-    assert model.backbone is not None
-    BackboneConfig(**model.backbone.model_dump())
-    assert set(model.options) <= {item.name for item in fields(DFNConfig)}
+    for index in range(len(config.stages)):
+        model = config.model_of(index)
+        if model.backbone is not None:
+            BackboneConfig(**model.backbone.model_dump())
+        MODELS[model.name].config(**model.options)
 
 
 @pytest.mark.parametrize("name", RECIPES)

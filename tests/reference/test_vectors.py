@@ -23,10 +23,30 @@ SHARED = Path(os.environ.get("PERPIXEL_REFERENCE", HERE.parents[2] / "shared" / 
 COMMITTED = {
     "backbones/torchseg-resnet18": 4,
     "border-targets/torchseg-dfn": 4,
+    "dense-crf/crfasrnn": 8,
+    "dense-crf/pydensecrf": 19,
     "losses/torchseg": 17,
+    "networks/caffe-deeplabv1/largefov-voc": 2,
+    "networks/caffe-deeplabv1/msc-largefov-voc": 1,
+    "networks/caffe-segnet/camvid": 1,
+    "networks/caffe-segnet-basic/camvid": 1,
+    "networks/delta-onera-segnet/vgg16": 1,
+    "networks/kazuto-deeplabv1/r101-voc": 1,
+    "networks/kazuto-deeplabv2/r101-aspp-l-voc": 1,
+    "networks/milesial-unet/deconv": 2,
+    "networks/unet-original/paper": 1,
     "networks/torchseg-dfn/r101-voc": 9,
     "networks/torchseg-fcn32s/r101-voc": 4,
 }
+HEAVY = {
+    "networks/caffe-deconvnet/voc": 1,
+    "networks/caffe-dilation/dilation8-camvid": 2,
+    "networks/caffe-dilation/dilation8-voc": 2,
+    "networks/wkentaro-fcn16s/vgg16-voc": 2,
+    "networks/wkentaro-fcn32s/vgg16-voc": 2,
+    "networks/wkentaro-fcn8s/vgg16-voc": 2,
+}
+"""Networks of more than 100 million parameters."""
 
 
 def changed_copy(source: Path, target: Path, name: str, amount: float) -> Path:
@@ -38,7 +58,11 @@ def changed_copy(source: Path, target: Path, name: str, amount: float) -> Path:
     return target
 
 
-@pytest.mark.parametrize(("folder", "rows"), COMMITTED.items(), ids=COMMITTED)
+@pytest.mark.parametrize(
+    ("folder", "rows"),
+    [*COMMITTED.items(), *(pytest.param(*entry, marks=pytest.mark.slow) for entry in HEAVY.items())],
+    ids=[*COMMITTED, *HEAVY],
+)
 def test_committed_vector_holds(folder, rows):
     result = verify(HERE / folder)
     assert result.passed, result.summary()
@@ -66,6 +90,10 @@ def test_shared_vector_holds(folder):
         ("losses/torchseg", "poly_lr", 1e-8),
         ("losses/torchseg", "se_target", 1.0),
         ("border-targets/torchseg-dfn", "edge1", 1.0),
+        ("dense-crf/crfasrnn", "filled_it1", 0.1),
+        ("dense-crf/crfasrnn", "grad_compatibility_matrix", 1.0),
+        ("dense-crf/crfasrnn", "rawrev_f5", 1.0),
+        ("dense-crf/pydensecrf", "c5_compat_matrix_q5", 1e-5),
     ],
 )
 def test_changed_expectation_fails_that_row(tmp_path, folder, name, amount):

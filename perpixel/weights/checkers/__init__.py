@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from perpixel.weights.checkers.backbone import check_backbone
 from perpixel.weights.checkers.border_targets import check_border_targets
+from perpixel.weights.checkers.dense_crf import check_crf_rnn, check_dense_crf
 from perpixel.weights.checkers.losses import check_losses
 from perpixel.weights.checkers.network import check_network
 from perpixel.weights.checkers.vector import Row, Vector
@@ -15,6 +16,8 @@ __all__ = ["CHECKERS"]
 CHECKERS: dict[str, Callable[[Vector], list[Row]]] = {
     "backbone": check_backbone,
     "border-targets": check_border_targets,
+    "crf-rnn": check_crf_rnn,
+    "dense-crf": check_dense_crf,
     "losses": check_losses,
     "network": check_network,
 }

@@ -13,7 +13,18 @@ from perpixel.backbones.weight_files import Unwrapped, open_checkpoint, unwrap
 from perpixel.errors import CheckpointError, InvalidValue, nearest
 from perpixel.labels import LabelSpace
 from perpixel.models import Network
-from perpixel.weights.importers import torchseg
+from perpixel.weights.importers import (
+    caffe_deeplab,
+    caffe_dilation,
+    caffe_segnet,
+    delta_onera,
+    kazuto,
+    milesial,
+    sadeepj,
+    torchseg,
+    unet_original,
+    wkentaro,
+)
 from perpixel.weights.importers.importer import Importer, LoadReport, Option, listed, load_planned, resolve_options
 
 __all__ = ["IMPORTERS", "Imported", "Importer", "LoadReport", "Option", "import_checkpoint", "import_weights"]
@@ -21,6 +32,21 @@ __all__ = ["IMPORTERS", "Imported", "Importer", "LoadReport", "Option", "import_
 IMPORTERS: dict[str, Importer] = {
     "torchseg/dfn": torchseg.DFN_IMPORTER,
     "torchseg/fcn32s": torchseg.FCN32S_IMPORTER,
+    "caffe/dilation": caffe_dilation.DILATION_IMPORTER,
+    "wkentaro/fcn32s": wkentaro.FCN32S_IMPORTER,
+    "wkentaro/fcn16s": wkentaro.FCN16S_IMPORTER,
+    "wkentaro/fcn8s": wkentaro.FCN8S_IMPORTER,
+    "sadeepj/fcn8s": sadeepj.FCN8S_IMPORTER,
+    "sadeepj/crfasrnn": sadeepj.CRFASRNN_IMPORTER,
+    "caffe/segnet": caffe_segnet.SEGNET_IMPORTER,
+    "caffe/segnet-basic": caffe_segnet.SEGNET_BASIC_IMPORTER,
+    "caffe/deconvnet": caffe_segnet.DECONVNET_IMPORTER,
+    "delta-onera/segnet": delta_onera.SEGNET_IMPORTER,
+    "caffe/deeplabv1": caffe_deeplab.DEEPLAB_V1_IMPORTER,
+    "kazuto/deeplabv1": kazuto.DEEPLAB_V1_IMPORTER,
+    "kazuto/deeplabv2": kazuto.DEEPLAB_V2_IMPORTER,
+    "milesial/unet": milesial.UNET_IMPORTER,
+    "unet/original": unet_original.UNET_IMPORTER,
 }
 
 

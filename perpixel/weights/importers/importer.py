@@ -6,6 +6,7 @@ depths off shapes and keys, builds our network and says which of their names is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
@@ -23,9 +24,11 @@ __all__ = [
     "Option",
     "Plan",
     "StateDict",
+    "convolution_weight",
     "floating_dtype",
     "listed",
     "load_planned",
+    "renamed",
     "resolve_options",
 ]
 
@@ -38,8 +41,11 @@ class Option:
     """A fact that weights alone cannot tell, with what is taken when nothing is said."""
 
     default: Any
-    allowed: tuple[Any, ...]
+    allowed: tuple[Any, ...] = ()
     help: str
+    read: Callable[[Any], Any] | None = None
+    """In place of ``allowed`` where values cannot be listed: takes what is given and returns the value, or raises
+    ValueError with what the option is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +57,8 @@ class Plan:
     """Their name -> our name."""
     unused: Mapping[str, str] = field(default_factory=dict)
     """Their prefix -> why such keys may be there, and be left out."""
+    constants: Mapping[str, tuple[float, str]] = field(default_factory=dict)
+    """Ending of our keys that their layout does without -> the value that stands for its lack, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,17 +112,30 @@ def resolve_options(importer: Importer, given: Mapping[str, Any]) -> dict[str, A
     Raises:
         InvalidValue: the family has no such option, or the option does not take the value.
     """
+    values = {name: option.default for name, option in importer.options.items()}
     for name, value in given.items():
         if name not in importer.options:
             known = ", ".join(importer.options) or "none: all is read off the checkpoint"
             near = nearest(name, importer.options)
             raise InvalidValue(f"{importer.family} has no option {name!r}{near} Its options: {known}.")
-        allowed = importer.options[name].allowed
+        option = importer.options[name]
+        if option.read is not None:
+            values[name] = _read(importer.family, name, option.read, value)
+            continue
+        allowed = option.allowed
         if not any(value == a and isinstance(value, bool) == isinstance(a, bool) for a in allowed):
             near = nearest(str(value), [str(a) for a in allowed])
             choices = ", ".join(repr(a) for a in allowed)
             raise InvalidValue(f"{importer.family}: {name} is one of {choices}, got {value!r}{near}")
-    return {name: given.get(name, option.default) for name, option in importer.options.items()}
+        values[name] = value
+    return values
+
+
+def _read(family: str, name: str, read: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return read(value)
+    except ValueError as error:
+        raise InvalidValue(f"{family}: {name} is {error}, got {value!r}") from error
 
 
 def load_planned(family: str, tensors: StateDict, plan: Plan, options: Mapping[str, Any]) -> LoadReport:
@@ -131,7 +152,8 @@ def load_planned(family: str, tensors: StateDict, plan: Plan, options: Mapping[s
     filled = {name: tensors[key] for key, name in names.items() if name in ours}
     absent = [name for name in ours if name not in filled]
     counters = [name for name in absent if name.endswith("num_batches_tracked")]
-    missing = [name for name in absent if name not in counters]
+    constants = {name: told for name in absent for end, told in plan.constants.items() if name.endswith(end)}
+    missing = [name for name in absent if name not in counters and name not in constants]
     wrong = [
         f"{key} {tuple(tensors[key].shape)}, ours {tuple(ours[name].shape)}"
         for key, name in names.items()
@@ -140,6 +162,7 @@ def load_planned(family: str, tensors: StateDict, plan: Plan, options: Mapping[s
     _refuse_gaps(family, left_over, missing, wrong)
     plan.network.to(floating_dtype(tensors.values()))
     filled.update({name: torch.zeros_like(ours[name]) for name in counters})
+    filled.update({n: torch.full(ours[n].shape, v, dtype=torch.float64) for n, (v, _) in constants.items()})
     plan.network.load_state_dict(filled, strict=True)
     return LoadReport(
         family=family,
@@ -147,7 +170,11 @@ def load_planned(family: str, tensors: StateDict, plan: Plan, options: Mapping[s
         renamed=tuple((key, name) for key, name in names.items() if key != name),
         left_over=(),
         missing=(),
-        ignored=(*ignored, *((name, _COUNTERS_REASON) for name in counters)),
+        ignored=(
+            *ignored,
+            *((name, _COUNTERS_REASON) for name in counters),
+            *((name, why) for name, (_, why) in constants.items()),
+        ),
         options=dict(options),
     )
 
@@ -156,6 +183,27 @@ def floating_dtype(tensors: Iterable[Tensor]) -> torch.dtype:
     """Returns the widest floating type among the tensors; float32 where none floats."""
     types = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
     return reduce(torch.promote_types, sorted(types, key=str)) if types else torch.float32
+
+
+def convolution_weight(tensors: StateDict, layer: str) -> Tensor:
+    """Returns the kernel (C', C, kh, kw) of a layer, which sizes are read from.
+
+    Raises:
+        CheckpointError: it is missing, or no convolution's.
+    """
+    key = f"{layer}.weight"
+    if key not in tensors:
+        raise CheckpointError(f"the checkpoint lacks {key!r}, which its sizes are read from")
+    if tensors[key].ndim != 4:
+        raise CheckpointError(f"{key!r} has shape {tuple(tensors[key].shape)}, 4 dimensions expected")
+    return tensors[key]
+
+
+def renamed(key: str, rules: Iterable[tuple[str, str]]) -> str:
+    """Applies (pattern, replacement) rules to a key, one after the other."""
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
 
 
 def listed(names: Iterable[str], most: int = 10) -> str:
