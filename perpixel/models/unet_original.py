@@ -60,7 +60,7 @@ class OriginalUNetConfig:
     @classmethod
     def small(cls) -> OriginalUNetConfig:
         """A tiny preset for tests and tables."""
-        return cls(width=4)
+        return cls(in_channels=3, width=16, dropout=0.0)
 
 
 class OriginalUNet(Network):

@@ -28,6 +28,9 @@ __all__ = ["border_term", "class_balance", "cut_touching", "distance_weights", "
 _FAR = 1 << 14  # stands for "no object in this column"; its square still fits 32 bits
 _NEGLIGIBLE = 2.0**-24  # a weight that float32 does not see beside 1
 _SHIFTS_PER_ROUND = 4
+_BLOCK = {False: 1 << 14, True: 1 << 30}
+"""Pixels at once: on a CPU few enough to stay in its cache and below the size at which PyTorch starts threads, whose
+meetings cost more than such small steps; on a GPU all."""
 _MOST_LABELS = 256
 
 
@@ -151,7 +154,9 @@ def border_term(instances: Tensor, *, w0: float = 10.0, sigma: float = 5.0, insi
         return term
     most = sigma * math.sqrt(2 * math.log(w0 / _NEGLIGIBLE))  # of d1 + d2; beyond it the term is negligible
     reach = min(instances.shape[-1] - 1, math.ceil(most))
-    column = _two_nearest_in_column(instances)
+    size = _BLOCK[instances.is_cuda]
+    strips = torch.split(instances, max(1, size // instances[..., 0].numel()), dim=2)
+    column = _Nearest(*(torch.cat(part, dim=2) for part in zip(*map(_two_nearest_in_column, strips), strict=True)))
     places = torch.ones_like(instances, dtype=torch.bool) if inside else instances == 0
     # Columns beyond the image hold nothing: with them no shift has to look where the image ends.
     column = _Nearest(
@@ -161,7 +166,8 @@ def border_term(instances: Tensor, *, w0: float = 10.0, sigma: float = 5.0, insi
         F.pad(column.second_id, (reach, reach)).flatten(),
     )
     where = F.pad(places, (reach, reach)).flatten().nonzero()[:, 0]  # (N,)
-    first, second = _two_nearest(column, where, reach, most)
+    blocks = [_two_nearest(column, block, reach, most) for block in torch.split(where, size)]
+    first, second = (torch.cat(parts) for parts in zip(*blocks, strict=True))
     total = first.to(torch.float32).sqrt() + second.to(torch.float32).sqrt()
     term[places] = w0 * torch.exp(-total.square() / (2 * sigma**2))
     return term
