@@ -53,6 +53,9 @@ class BackboneConfig:
     in_channels: int = 3
     num_stages: int = 4
     """How many of the coarsest feature maps are returned."""
+    multi_grid: tuple[int, ...] = ()
+    """Factors on the dilation of the last stage's blocks, one each (DeepLab v3: 1, 2, 4), which make the first block's
+    dilation the stage's own; empty leaves the dilation as it is."""
 
     def __post_init__(self) -> None:
         if self.output_stride not in (8, 16, 32):
@@ -63,12 +66,15 @@ class BackboneConfig:
             raise InvalidValue(
                 f"unknown stem {self.stem!r}{nearest(self.stem, _STEMS, end='.')} Known: default, {', '.join(_STEMS)}"
             )
+        object.__setattr__(self, "multi_grid", tuple(self.multi_grid))
+        if any(factor < 1 for factor in self.multi_grid):
+            raise InvalidValue(f"factors of multi_grid must be >= 1, got {self.multi_grid}")
         if self.in_channels < 1 or self.num_stages < 1:
             raise InvalidValue(f"in_channels and num_stages must be >= 1, got {self.in_channels} and {self.num_stages}")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain Python values, one per field."""
-        return asdict(self)
+        return {**asdict(self), "multi_grid": list(self.multi_grid)}
 
 
 class Backbone(nn.Module):
@@ -117,6 +123,8 @@ def create_backbone(config: BackboneConfig) -> Backbone:
     net = _build_features(config, _stem_arguments(config))
     if config.dilation == "full" and config.output_stride < 32:
         _dilate_first_blocks(net)
+    if config.multi_grid:
+        _apply_multi_grid(net, config)
     notes: tuple[str, ...] = ()
     if config.weights not in ("none", "timm"):
         notes = _load_file(net, config)
@@ -170,11 +178,33 @@ def _timm_features(config: BackboneConfig, arguments: dict[str, Any], *, pretrai
 def _dilate_first_blocks(net: nn.Module) -> None:
     """Gives every spatial convolution of a dilated stage the stage's own dilation (the ``full`` convention)."""
     for stage in _stages(net):
-        convs = [m for m in stage.modules() if isinstance(m, nn.Conv2d) and max(m.kernel_size) > 1]
+        convs = _spatial_convs(stage)
         dilation = max((m.dilation[0] for m in convs), default=1)
         for conv in convs:
-            conv.dilation = (dilation, dilation)
-            conv.padding = tuple(dilation * (k // 2) for k in conv.kernel_size)
+            _set_dilation(conv, dilation)
+
+
+def _apply_multi_grid(net: nn.Module, config: BackboneConfig) -> None:
+    """Multiplies the dilation of each block of the last stage by its factor."""
+    blocks = [block for block in [*_stages(net)][-1].children() if _spatial_convs(block)]
+    if len(blocks) != len(config.multi_grid):
+        raise InvalidValue(
+            f"multi_grid {config.multi_grid} has {len(config.multi_grid)} factors, the last stage of {config.name!r} "
+            f"{len(blocks)} blocks"
+        )
+    rate = max(conv.dilation[0] for block in blocks for conv in _spatial_convs(block))
+    for block, factor in zip(blocks, config.multi_grid, strict=True):
+        for conv in _spatial_convs(block):
+            _set_dilation(conv, rate * factor)
+
+
+def _spatial_convs(module: nn.Module) -> list[nn.Conv2d]:
+    return [m for m in module.modules() if isinstance(m, nn.Conv2d) and max(m.kernel_size) > 1]
+
+
+def _set_dilation(conv: nn.Conv2d, dilation: int) -> None:
+    conv.dilation = (dilation, dilation)
+    conv.padding = tuple(dilation * (k // 2) for k in conv.kernel_size)
 
 
 def _stages(net: nn.Module) -> Iterator[nn.Module]:

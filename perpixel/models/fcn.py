@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from perpixel.backbones import Backbone
 from perpixel.errors import InvalidValue
-from perpixel.layers import ConvNormAct, init_new_layers
+from perpixel.layers import FCNHead, init_new_layers
 from perpixel.models.network import Network
 from perpixel.types import SegOutput, Term
 
-__all__ = ["FCN", "FCNConfig", "FCNHead"]
+__all__ = ["FCN", "FCNConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,17 +88,3 @@ class FCN(Network):
         if self.auxiliary_head is None:
             return (main,)
         return main, Term(name="auxiliary", output="deep", weight=self.config.auxiliary_weight)
-
-
-class FCNHead(nn.Module):
-    """3x3 convolution block, channel dropout, 1x1 classifier: (B, C, h, w) -> (B, K, h, w)."""
-
-    def __init__(self, in_channels: int, width: int, num_classes: int, dropout: float) -> None:
-        super().__init__()
-        self.block = ConvNormAct(in_channels, width, 3)
-        self.dropout = nn.Dropout2d(dropout)
-        self.classifier = nn.Conv2d(width, num_classes, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.classifier(self.dropout(self.block(x)))
-        return scores

@@ -46,6 +46,19 @@ def test_dilation_conventions_differ_in_the_first_block_of_a_dilated_stage() -> 
     assert full["net.layer2.0.conv2"] == 1
 
 
+def test_multi_grid_multiplies_the_dilation_of_the_last_stage() -> None:
+    config = BackboneConfig(name="resnet50", output_stride=16, multi_grid=(1, 2, 4))
+    blocks = list(create_backbone(config).net.layer4.children())
+    assert [block.conv2.dilation for block in blocks] == [(2, 2), (4, 4), (8, 8)]
+    assert [block.conv2.padding for block in blocks] == [(2, 2), (4, 4), (8, 8)]
+    assert config.to_dict()["multi_grid"] == [1, 2, 4]
+
+
+def test_multi_grid_of_another_length_than_the_stage_is_refused() -> None:
+    with pytest.raises(InvalidValue, match="2 factors, the last stage of 'resnet50' 3 blocks"):
+        create_backbone(BackboneConfig(name="resnet50", multi_grid=(1, 2)))
+
+
 def test_stem_deep64_is_timms_resnet_s() -> None:
     ours = create_backbone(BackboneConfig(name="resnet50", stem="deep64")).net.state_dict()
     theirs = timm.create_model("resnet50s", features_only=True).state_dict()

@@ -10,7 +10,7 @@ from perpixel.errors import CheckpointError, InvalidValue
 from perpixel.labels import LabelSpace
 from perpixel.ops import resize
 from perpixel.weights import import_checkpoint, import_weights
-from perpixel.weights.importers.torchseg import read_trunk
+from perpixel.weights.importers.resnet_trunk import read_resnet
 
 IMAGES = torch.randn(1, 3, 32, 64, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
@@ -124,7 +124,7 @@ def test_long_lists_of_keys_are_cut_after_ten():
 @pytest.mark.parametrize(("depth", "stem_width"), [(d, s) for d in ts.BLOCKS for s in (None, 32, 64)])
 def test_trunk_is_read_off_keys_and_shapes(depth, stem_width):
     shapes = ts.trunk_shapes(depth, stem_width=stem_width, in_channels=4)
-    config = read_trunk({key: torch.empty(shape, device="meta") for key, shape in shapes.items()})
+    config = read_resnet({key: torch.empty(shape, device="meta") for key, shape in shapes.items()})
     assert config.name == depth
     assert config.stem == ("7x7" if stem_width is None else f"deep{stem_width}")
     assert config.in_channels == 4
@@ -134,13 +134,13 @@ def test_unknown_depth_is_an_error_with_the_counts():
     shapes = ts.trunk_shapes("resnet18", stem_width=None)
     tensors = {k: torch.empty(s, device="meta") for k, s in shapes.items() if not k.startswith("layer3.1.")}
     with pytest.raises(CheckpointError, match=r"\(2, 2, 1, 2\) basic blocks, which is none of resnet18"):
-        read_trunk(tensors)
+        read_resnet(tensors)
 
 
 def test_unknown_stem_is_an_error_with_its_shape():
     shapes = ts.trunk_shapes("resnet18", stem_width=48)
     with pytest.raises(CheckpointError, match=r"\(48, 3, 3, 3\).*32 or 64 channels"):
-        read_trunk({key: torch.empty(shape, device="meta") for key, shape in shapes.items()})
+        read_resnet({key: torch.empty(shape, device="meta") for key, shape in shapes.items()})
 
 
 def test_heads_that_are_no_multiple_of_the_classes_are_an_error():

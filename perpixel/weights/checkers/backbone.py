@@ -6,7 +6,7 @@ import torch
 
 from perpixel.backbones import create_backbone
 from perpixel.weights.checkers.vector import Row, Skipped, Vector
-from perpixel.weights.importers.torchseg import read_trunk
+from perpixel.weights.importers.resnet_trunk import read_resnet
 
 __all__ = ["check_backbone"]
 
@@ -21,7 +21,7 @@ def check_backbone(vector: Vector) -> list[Row]:
     tensors = vector.state_dict()
     if not any(key.startswith("layer1.") for key in tensors):
         raise Skipped(f"no backbone with keys such as {next(iter(tensors), 'none')!r}")
-    backbone = create_backbone(read_trunk(tensors)).double().eval()
+    backbone = create_backbone(read_resnet(tensors)).double().eval()
     backbone.net.load_state_dict(tensors, strict=True)
     with torch.no_grad():
         maps = backbone(vector.input("image"))

@@ -26,6 +26,7 @@ __all__ = [
     "StateDict",
     "convolution_weight",
     "floating_dtype",
+    "has_prefix",
     "listed",
     "load_planned",
     "renamed",
@@ -197,6 +198,11 @@ def convolution_weight(tensors: StateDict, layer: str) -> Tensor:
     if tensors[key].ndim != 4:
         raise CheckpointError(f"{key!r} has shape {tuple(tensors[key].shape)}, 4 dimensions expected")
     return tensors[key]
+
+
+def has_prefix(tensors: StateDict, prefix: str) -> bool:
+    """Whether a key begins so."""
+    return any(key.startswith(prefix) for key in tensors)
 
 
 def renamed(key: str, rules: Iterable[tuple[str, str]]) -> str:

@@ -9,27 +9,25 @@ normalises FCN-32s's images with 0.224 in place of 0.225 for blue, so the import
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from perpixel.backbones import BackboneConfig
 from perpixel.errors import CheckpointError
 from perpixel.models import DFNConfig, FCNConfig, Network, create_model
 from perpixel.types import Preprocessing
-from perpixel.weights.importers.importer import Importer, Option, Plan, StateDict
+from perpixel.weights.importers.importer import (
+    Importer,
+    Option,
+    Plan,
+    StateDict,
+    convolution_weight,
+    has_prefix,
+    renamed,
+)
+from perpixel.weights.importers.resnet_trunk import read_resnet
 
-__all__ = ["DFN_IMPORTER", "FCN32S_IMPORTER", "read_trunk"]
+__all__ = ["DFN_IMPORTER", "FCN32S_IMPORTER"]
 
-_DEPTHS: dict[tuple[bool, tuple[int, ...]], str] = {
-    (False, (2, 2, 2, 2)): "resnet18",
-    (False, (3, 4, 6, 3)): "resnet34",
-    (True, (3, 4, 6, 3)): "resnet50",
-    (True, (3, 4, 23, 3)): "resnet101",
-    (True, (3, 8, 36, 3)): "resnet152",
-}
-_STEMS = {32: "deep32", 64: "deep64"}
-_NUM_STAGES = 4
 _FCN_PREPROCESSING = Preprocessing(std=(0.229, 0.224, 0.224))
 _ALIGN_CORNERS = Option(
     default=True,
@@ -73,38 +71,10 @@ _DFN_UNUSED = {
 }
 
 
-def read_trunk(tensors: StateDict, prefix: str = "") -> BackboneConfig:
-    """Reads which ResNet stands under ``prefix``: depth and blocks off the keys, stem and image channels off shapes.
-
-    Raises:
-        CheckpointError: no ResNet that TorchSeg builds has these blocks or this stem.
-    """
-    counts = tuple(_count(tensors, f"{prefix}layer{stage + 1}.") for stage in range(_NUM_STAGES))
-    bottleneck = f"{prefix}layer1.0.conv3.weight" in tensors
-    name = _DEPTHS.get((bottleneck, counts))
-    if name is None:
-        kind = "bottleneck" if bottleneck else "basic"
-        known = ", ".join(sorted(set(_DEPTHS.values()), key=lambda n: int(n[6:])))
-        raise CheckpointError(f"'{prefix}layer1..4' hold {counts} {kind} blocks, which is none of {known}")
-    if f"{prefix}conv1.weight" in tensors:
-        stem, first = "7x7", tensors[f"{prefix}conv1.weight"]
-        known_stem = tuple(first.shape[2:]) == (7, 7) and first.shape[0] == 64
-    else:
-        first = _tensor(tensors, f"{prefix}conv1.0.weight", 4)
-        stem = _STEMS.get(first.shape[0], "")
-        known_stem = tuple(first.shape[2:]) == (3, 3) and bool(stem)
-    if not known_stem:
-        raise CheckpointError(
-            f"the stem under '{prefix}conv1' has shape {tuple(first.shape)}; known are 7x7 with 64 channels, and three "
-            f"3x3 convolutions that begin with {' or '.join(map(str, _STEMS))} channels"
-        )
-    return BackboneConfig(name=name, stem=stem, in_channels=first.shape[1])
-
-
 def _plan_dfn(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
-    num_classes, hidden = _tensor(tensors, "smooth_heads.0.conv.weight", 4).shape[:2]
-    width = _tensor(tensors, "smooth_pre_rrbs.0.conv_1x1.weight", 4).shape[0]
-    attention = _tensor(tensors, "cabs.0.channel_attention.fc.0.weight", 2).shape[0]
+    num_classes, hidden = convolution_weight(tensors, "smooth_heads.0.conv").shape[:2]
+    width = convolution_weight(tensors, "smooth_pre_rrbs.0.conv_1x1").shape[0]
+    attention = _attention_width(tensors)
     if hidden % num_classes or width % attention:
         raise CheckpointError(
             f"smooth heads of {hidden} channels for {num_classes} classes, attention of {attention} for width {width}: "
@@ -112,18 +82,25 @@ def _plan_dfn(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
         )
     config = DFNConfig(
         width=width,
-        border_width=_tensor(tensors, "border_pre_rrbs.0.conv_1x1.weight", 4).shape[0],
+        border_width=convolution_weight(tensors, "border_pre_rrbs.0.conv_1x1").shape[0],
         head_expansion=hidden // num_classes,
         attention_reduction=width // attention,
         align_corners=options["align_corners"],
     )
-    trunk = read_trunk(tensors, "backbone.")
+    trunk = read_resnet(tensors, "backbone.")
     network = create_model("dfn", config, num_classes=num_classes, backbone=trunk)
-    return Plan(network=network, rename=lambda key: _renamed(key, _DFN_RULES), unused=_DFN_UNUSED)
+    return Plan(network=network, rename=lambda key: renamed(key, _DFN_RULES), unused=_DFN_UNUSED)
+
+
+def _attention_width(tensors: StateDict) -> int:
+    key = "cabs.0.channel_attention.fc.0.weight"
+    if key not in tensors:
+        raise CheckpointError(f"the checkpoint lacks {key!r}, which its sizes are read from")
+    return tensors[key].shape[0]
 
 
 def _plan_fcn32s(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
-    num_classes, width = _tensor(tensors, "head.conv1x1.weight", 4).shape[:2]
+    num_classes, width = convolution_weight(tensors, "head.conv1x1").shape[:2]
     auxiliary = "aux_head.conv1x1.weight" in tensors
     config = FCNConfig(
         width=width,
@@ -131,21 +108,21 @@ def _plan_fcn32s(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
         auxiliary_width=tensors["aux_head.conv1x1.weight"].shape[1] if auxiliary else FCNConfig.auxiliary_width,
         align_corners=options["align_corners"],
     )
-    trunk = read_trunk(tensors, "backbone.")
+    trunk = read_resnet(tensors, "backbone.")
     network: Network = create_model("fcn", config, num_classes=num_classes, backbone=trunk)
     if trunk.in_channels == _FCN_PREPROCESSING.num_channels:
         network.preprocessing = _FCN_PREPROCESSING
-    return Plan(network=network, rename=lambda key: _renamed(key, _FCN_RULES), unused=_FCN_UNUSED)
+    return Plan(network=network, rename=lambda key: renamed(key, _FCN_RULES), unused=_FCN_UNUSED)
 
 
 def _is_dfn(tensors: StateDict) -> bool:
-    return all(_has(tensors, part) for part in ("smooth_pre_rrbs.", "smooth_heads.", "border_heads.", "cabs."))
+    return all(has_prefix(tensors, part) for part in ("smooth_pre_rrbs.", "smooth_heads.", "border_heads.", "cabs."))
 
 
 def _is_fcn32s(tensors: StateDict) -> bool:
     parts = ("backbone.layer1.", "head.cbr.conv.", "head.conv1x1.")
     known = {"backbone", "head", "aux_head", "criterion"}
-    return all(_has(tensors, part) for part in parts) and {key.split(".")[0] for key in tensors} <= known
+    return all(has_prefix(tensors, part) for part in parts) and {key.split(".")[0] for key in tensors} <= known
 
 
 DFN_IMPORTER = Importer(
@@ -162,27 +139,3 @@ FCN32S_IMPORTER = Importer(
     recognise=_is_fcn32s,
     plan=_plan_fcn32s,
 )
-
-
-def _renamed(key: str, rules: tuple[tuple[str, str], ...]) -> str:
-    for pattern, replacement in rules:
-        key = re.sub(pattern, replacement, key)
-    return key
-
-
-def _has(tensors: StateDict, prefix: str) -> bool:
-    return any(key.startswith(prefix) for key in tensors)
-
-
-def _count(tensors: StateDict, prefix: str) -> int:
-    found = {key[len(prefix) :].split(".")[0] for key in tensors if key.startswith(prefix)}
-    return len(found)
-
-
-def _tensor(tensors: StateDict, key: str, dimensions: int) -> Any:
-    """The tensor that sizes are read from."""
-    if key not in tensors:
-        raise CheckpointError(f"the checkpoint lacks {key!r}, which its sizes are read from")
-    if tensors[key].ndim != dimensions:
-        raise CheckpointError(f"{key!r} has shape {tuple(tensors[key].shape)}, {dimensions} dimensions expected")
-    return tensors[key]
