@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from perpixel.build.crf_choice import choose_crf
 from perpixel.build.datasets import select_split
 from perpixel.build.final import score_values
 from perpixel.build.networks import choose_device
@@ -16,6 +17,7 @@ from perpixel.engine import choose_precision
 from perpixel.errors import CheckpointError, DataError
 from perpixel.evaluation import evaluate_masks, evaluate_network
 from perpixel.inference import PredictionReport, Segmenter, predict_files
+from perpixel.inference.dense_crf import DenseCRF
 from perpixel.inference.segmenter import Precision
 from perpixel.labels import LabelSpace
 from perpixel.weights import load_artifact
@@ -23,16 +25,21 @@ from perpixel.weights import load_artifact
 __all__ = ["evaluate", "evaluate_predictions", "load", "predict"]
 
 
-def load(artifact: str | Path, *, device: str = "cpu", precision: str = "fp32") -> Segmenter:
+def load(
+    artifact: str | Path, *, device: str = "cpu", precision: str = "fp32", crf: bool | str | DenseCRF = False
+) -> Segmenter:
     """Returns a trained model, ready for images: ``load("runs/demo/best")("photo.jpg").mask``.
 
     Args:
         artifact: An artifact folder, or a run folder, whose ``best/`` is taken.
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        crf: Refines with a dense CRF: True takes the numbers that the network was published with (DeepLab v2's where it
+            has none), a name those of `DENSE_CRFS`.
 
     Raises:
         CheckpointError: the folder holds no artifact.
+        InvalidValue: no dense CRF has this name.
     """
     folder = Path(artifact)
     if not (folder / "model.yaml").exists() and (folder / "best" / "model.yaml").exists():
@@ -51,6 +58,7 @@ def load(artifact: str | Path, *, device: str = "cpu", precision: str = "fp32") 
         precision=cast("Precision", number_format),
         provenance=loaded.provenance,
         name=str(folder),
+        crf=choose_crf(loaded.network, crf),
     )
 
 
@@ -64,6 +72,7 @@ def evaluate(
     device: str = "auto",
     precision: str = "fp32",
     border_width_px: float | None = 5,
+    crf: bool | str | DenseCRF = False,
     on_progress: ProgressCallback | None = None,
 ) -> dict[str, Any]:
     """Scores a model on a data set, at the images' own resolution, over the whole set at once.
@@ -78,6 +87,7 @@ def evaluate(
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``fp32``, ``auto``, ``bf16`` or ``fp16``.
         border_width_px: Band around true borders for the split of errors; None leaves it out.
+        crf: As in `load`; a model that is loaded already keeps its own.
         on_progress: Receives `Progress`.
 
     Returns:
@@ -87,7 +97,7 @@ def evaluate(
         DataError: the data, the split or a mask cannot be used.
         CheckpointError: there is no such model.
     """
-    segmenter = model if isinstance(model, Segmenter) else load(model, device=device, precision=precision)
+    segmenter = model if isinstance(model, Segmenter) else load(model, device=device, precision=precision, crf=crf)
     if str(data) == SCENES:
         raise DataError("generated scenes live in the run folder that made them: give RUN/scenes as the data")
     source = open_data(data)
@@ -154,6 +164,7 @@ def predict(
     overlays: bool = True,
     device: str = "auto",
     precision: str = "auto",
+    crf: bool | str | DenseCRF = False,
     on_progress: ProgressCallback | None = None,
 ) -> PredictionReport:
     """Writes palette masks, overlays and predictions.jsonl for images, folders and globs of any sizes.
@@ -161,7 +172,7 @@ def predict(
     Raises:
         DataError: nothing was found, or some inputs could not be read (the others are written first).
     """
-    segmenter = model if isinstance(model, Segmenter) else load(model, device=device, precision=precision)
+    segmenter = model if isinstance(model, Segmenter) else load(model, device=device, precision=precision, crf=crf)
     report = Reporter("predict", on_progress)
     return predict_files(
         segmenter, inputs, out, overlays=overlays, on_progress=lambda done, total, _: report(done, total)

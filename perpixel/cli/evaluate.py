@@ -32,6 +32,8 @@ def evaluate(
     border_width: float = 5,
     device: str = "auto",
     precision: str = "fp32",
+    crf: bool = False,
+    crf_set: str | None = None,
     json: JsonFile = None,
 ) -> None:
     """Scores a model on a data set, or saved masks against their targets.
@@ -50,9 +52,13 @@ def evaluate(
         border_width: Band around true borders for the border and interior errors, pixels; 0 leaves them out.
         device: auto, cpu or cuda.
         precision: fp32, auto, bf16 or fp16.
+        crf: Refines with a dense CRF, with the numbers that the network was published with.
+        crf_set: The same with another network's published numbers, such as deeplab_v1.
     """
     check_json_file(json)
     _check_form(model=model, data=data, predictions=predictions, targets=targets, labels=labels, width=border_width)
+    if predictions is not None and (crf or crf_set):
+        raise InvalidValue(f"--crf needs the probabilities of a model, saved masks hold classes; {_FORMS}")
     from perpixel import build
     from perpixel.metrics import to_json
 
@@ -69,6 +75,7 @@ def evaluate(
                 device=device,
                 precision=precision,
                 border_width_px=width,
+                crf=crf_set or crf,
                 on_progress=display.update,
             )
         elif predictions is not None and targets is not None and labels is not None:

@@ -26,6 +26,8 @@ def predict(
     overlays: bool = True,
     device: str = "auto",
     precision: str = "auto",
+    crf: bool = False,
+    crf_set: str | None = None,
     json: JsonFile = None,
 ) -> None:
     """Predicts images: writes a mask of stored class ids and an overlay for each.
@@ -37,6 +39,8 @@ def predict(
         overlays: Writes pictures with the classes painted over the images.
         device: auto, cpu or cuda.
         precision: auto, fp32, bf16 or fp16.
+        crf: Refines with a dense CRF, with the numbers that the network was published with.
+        crf_set: The same with another network's published numbers, such as deeplab_v1.
     """
     check_json_file(json)
     if not inputs:
@@ -52,6 +56,7 @@ def predict(
             overlays=overlays,
             device=device,
             precision=precision,
+            crf=crf_set or crf,
             on_progress=display.update,
         )
     _finish(console, report, out, json)

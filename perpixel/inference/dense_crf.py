@@ -7,6 +7,8 @@ Shapes: B batch, C image channels, K classes, H W image.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
@@ -22,10 +24,9 @@ from perpixel.ops.mean_field import (
     bilateral_features,
     check_width,
     compatibility_gain,
-    mean_field,
+    mean_field_,
     normalized,
     position_features,
-    softmax_,
 )
 from perpixel.ops.permutohedral import build_lattice
 
@@ -34,6 +35,8 @@ __all__ = ["DENSE_CRFS", "Compatibility", "DenseCRF", "crf_kernels", "dense_crf"
 Compatibility: TypeAlias = float | tuple[float, ...] | tuple[tuple[float, ...], ...]
 
 _LEAST_PROBABILITY = 1e-5
+_LARGE_BYTES = 2**26
+"""Of a map of scores, from which on freed memory is worth handing back."""
 _FULL_SCALE = {torch.uint8: 1.0, torch.int32: 65535 / 255}
 
 
@@ -120,8 +123,8 @@ def dense_crf(probabilities: Tensor, images: Tensor, crf: DenseCRF | None = None
             f"probabilities lie in [0, 1], got values from {lowest:g} to {highest:g}; for scores, take their softmax"
         )
 
-    def scores() -> Tensor:
-        return _by_pixel(probabilities).clamp_(min=_LEAST_PROBABILITY, max=1.0).log_()
+    def scores(classes: slice) -> Tensor:
+        return _by_pixel(probabilities, classes).clamp_(min=_LEAST_PROBABILITY, max=1.0).log_()
 
     return _inferred(scores, probabilities, images, crf or DenseCRF())
 
@@ -134,28 +137,36 @@ def dense_crf_from_energies(energies: Tensor, images: Tensor, crf: DenseCRF | No
     """
     _check_shapes(energies, images)
     _check_finite("energies", energies)
-    return _inferred(lambda: _by_pixel(energies).neg_(), energies, images, crf or DenseCRF())
+    return _inferred(lambda classes: _by_pixel(energies, classes).neg_(), energies, images, crf or DenseCRF())
 
 
 def _dtype(values: Tensor) -> torch.dtype:
     return torch.float64 if values.dtype == torch.float64 else torch.float32
 
 
-def _by_pixel(values: Tensor) -> Tensor:
-    """Returns a copy (B, N, K), float32 unless the values are float64."""
-    batched = values.reshape(-1, values.shape[-3], values.shape[-2] * values.shape[-1])
-    return torch.empty(batched.mT.shape, dtype=_dtype(values), device=values.device).copy_(batched.mT)
+def _by_pixel(values: Tensor, classes: slice) -> Tensor:
+    """Returns a copy (B, N, k) of some classes, float32 unless the values are float64."""
+    batched = values.reshape(-1, values.shape[-3], values.shape[-2] * values.shape[-1])[:, classes].mT
+    return torch.empty(batched.shape, dtype=_dtype(values), device=values.device).copy_(batched)
 
 
 @torch.no_grad()
-def _inferred(scores: Callable[[], Tensor], values: Tensor, images: Tensor, crf: DenseCRF) -> Tensor:
-    """Q in the shape of the values; ``scores`` (B, N, K) are only made once the kernels have been."""
+def _inferred(scores: Callable[[slice], Tensor], values: Tensor, images: Tensor, crf: DenseCRF) -> Tensor:
+    """Q in the shape of the values."""
     images = images.to(values.device).reshape(-1, *images.shape[-3:])
     filters, gains = crf_kernels(images, crf, num_classes=values.shape[-3], dtype=_dtype(values))
-    q = mean_field(scores(), filters, gains, iterations=crf.iterations)
+    if values.numel() * values.element_size() > _LARGE_BYTES:
+        _hand_back_freed_memory()
+    q = mean_field_(scores, values.shape[-3], filters, gains, iterations=crf.iterations)
     del filters
-    softmax_(q)
     return q.mT.reshape(values.shape)
+
+
+def _hand_back_freed_memory() -> None:
+    """Asks glibc for what the making of the lattices left in its heap: 100 MB for two megapixels."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def crf_kernels(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from perpixel.data.image_files import read_image, to_channels
 from perpixel.errors import InvalidValue, RunError
+from perpixel.inference.dense_crf import DenseCRF, dense_crf
 from perpixel.inference.score_map import ScoreMap
 from perpixel.inference.segmentation import Segmentation
 from perpixel.labels import LabelSpace
@@ -33,6 +35,7 @@ ImageLike: TypeAlias = "str | Path | Image.Image | NDArray[Any] | Tensor"
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _FULL_SCALE_16 = 65535
 _SIZE_STEPS = 4096
+_LEAST_PROBABILITY = torch.finfo(torch.float32).tiny
 
 
 class SegmentationNetwork(Protocol):
@@ -62,6 +65,8 @@ class Segmenter:
         precision: ``"fp32"`` computes in the network's own dtype; ``"bf16"`` and ``"fp16"`` use autocast.
         provenance: Where the weights come from, as an artifact stores it.
         name: Shown to people.
+        crf: A dense CRF over the raw image that refines the probabilities at image size, as a last step; scores are
+            then logarithms of its probabilities.
 
     Raises:
         InvalidValue: the labels do not fit the network, or device or precision are unknown.
@@ -76,6 +81,7 @@ class Segmenter:
         precision: Precision = "fp32",
         provenance: Mapping[str, Any] | None = None,
         name: str | None = None,
+        crf: DenseCRF | None = None,
     ) -> None:
         if precision not in get_args(Precision):
             raise InvalidValue(f"precision is one of {', '.join(get_args(Precision))}, got {precision!r}")
@@ -92,6 +98,7 @@ class Segmenter:
         self.precision = precision
         self.provenance = dict(provenance or {})
         self.name = name or type(network).__name__
+        self.crf = crf
         self._contract = contract
 
     def __call__(self, image: ImageLike) -> Segmentation:
@@ -107,7 +114,7 @@ class Segmenter:
             InvalidValue: an array or tensor is not an image.
         """
         pixels = to_channels(_raw_pixels(image), self._contract.preprocessing.num_channels, source=_source(image))
-        scores = self._score_map(pixels[None])
+        scores = self._refined_map(pixels[None])
         with torch.no_grad():
             mask = scores.classes()[0].cpu().numpy()
         return Segmentation(mask=mask, labels=self.labels, image=pixels, score_map=scores.image(0))
@@ -120,7 +127,7 @@ class Segmenter:
             RunError: the network returns scores that are not finite.
         """
         with torch.no_grad():
-            return self._score_map(images).full()
+            return self._refined_map(images).full()
 
     def classes(self, images: Tensor) -> Tensor:
         """Returns the classes (B, H, W) uint8 of raw images (B, C, H, W); equal to ``logits(images).argmax(1)``.
@@ -132,10 +139,17 @@ class Segmenter:
             RunError: the network returns scores that are not finite.
         """
         with torch.no_grad():
-            return self._score_map(images).classes()
+            return self._refined_map(images).classes()
 
     def __repr__(self) -> str:
         return f"Segmenter({self.name}, {self.labels.num_classes} classes, {self.device}, {self.precision})"
+
+    def _refined_map(self, images: Tensor) -> ScoreMap:
+        scores = self._score_map(images)
+        if self.crf is None:
+            return scores
+        refined = dense_crf(scores.full().softmax(dim=1), images.to(self.device), self.crf)
+        return replace(scores, logits=refined.clamp_(min=_LEAST_PROBABILITY).log_(), covered=scores.size)
 
     def _score_map(self, images: Tensor) -> ScoreMap:
         self._check_batch(images)

@@ -7,7 +7,7 @@ code (pydensecrf): every pixel is updated at once from the old probabilities, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -26,6 +26,7 @@ __all__ = [
     "exact_filter",
     "free_energy",
     "mean_field",
+    "mean_field_",
     "normalized",
     "position_features",
     "softmax_",
@@ -200,13 +201,7 @@ def mean_field(
     Raises:
         InvalidValue: iterations are negative, or there is not one gain per filter, of K classes.
     """
-    if iterations < 0:
-        raise InvalidValue(f"iterations of mean field must be >= 0, got {iterations}")
-    _check_gains(scores.shape[-1], filters, gains)
-    width = max(1, _BLOCK_BYTES // (scores[..., 0].numel() * scores.element_size()))
-    mixed = any(isinstance(gain, Tensor) and gain.ndim == 2 for gain in gains)
-    if width < scores.shape[-1] and not mixed and not torch.is_grad_enabled():
-        return _mean_field_by_blocks(scores, filters, gains, iterations, width)
+    _check(iterations, scores.shape[-1], filters, gains)
     current = scores
     for _ in range(iterations):
         q = current.softmax(dim=-1)
@@ -216,24 +211,47 @@ def mean_field(
     return current
 
 
-def _mean_field_by_blocks(
-    scores: Tensor,
+def mean_field_(
+    scores: Callable[[slice], Tensor],
+    num_classes: int,
     filters: Sequence[GaussianFilter],
     gains: Sequence[float | Tensor],
+    *,
     iterations: int,
-    width: int,
 ) -> Tensor:
-    """The same with ``width`` classes at a time and Q overwritten: two maps of memory in place of four."""
-    current = scores.clone()
+    """Returns Q (B, N, K) after some updates, without gradients and, for large images, with no other map in memory.
+
+    Args:
+        scores: Makes negative unary energies (B, N, k) of some of the K classes, as a tensor of its own.
+        num_classes: K.
+        filters: See `mean_field`.
+        gains: See `mean_field`.
+        iterations: See `mean_field`.
+
+    Raises:
+        InvalidValue: as `mean_field`.
+    """
+    first = scores(slice(0, 1))
+    width = max(1, _BLOCK_BYTES // (first.numel() * first.element_size()))
+    mixed = any(isinstance(gain, Tensor) and gain.ndim == 2 for gain in gains)
+    if width >= num_classes or mixed:
+        whole = mean_field(scores(slice(0, num_classes)), filters, gains, iterations=iterations)
+        softmax_(whole)
+        return whole
+    _check(iterations, num_classes, filters, gains)
+    parts = [slice(start, min(start + width, num_classes)) for start in range(0, num_classes, width)]
+    current = first.new_empty((*first.shape[:2], num_classes))
+    for part in parts:
+        current[..., part] = scores(part)
+    softmax_(current)
     for _ in range(iterations):
-        softmax_(current)
-        for start in range(0, scores.shape[-1], width):
-            part = slice(start, start + width)
+        for part in parts:
             q = current[..., part].contiguous()
-            total = scores[..., part]
+            total = scores(part)
             for filter_, gain in zip(filters, gains, strict=True):
-                total = _with_message(total, filter_.filter(q), gain[part] if isinstance(gain, Tensor) else gain)
+                total.add_(filter_.filter(q).mul_(gain[part] if isinstance(gain, Tensor) else gain))
             current[..., part] = total
+        softmax_(current)
     return current
 
 
@@ -263,6 +281,14 @@ def _with_message(scores: Tensor, filtered: Tensor, gain: float | Tensor) -> Ten
     if not isinstance(gain, Tensor):
         return torch.add(scores, filtered, alpha=gain)
     return scores + (filtered * gain if gain.ndim == 1 else filtered @ gain.T)
+
+
+def _check(
+    iterations: int, num_classes: int, filters: Sequence[GaussianFilter], gains: Sequence[float | Tensor]
+) -> None:
+    if iterations < 0:
+        raise InvalidValue(f"iterations of mean field must be >= 0, got {iterations}")
+    _check_gains(num_classes, filters, gains)
 
 
 def _check_gains(num_classes: int, filters: Sequence[GaussianFilter], gains: Sequence[float | Tensor]) -> None:

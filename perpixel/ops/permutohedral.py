@@ -31,13 +31,16 @@ _TABLE_BYTES = 24 * 2**20
 and tables within what the C library's allocator hands out again without asking the system for fresh pages."""
 _POINTS_AT_A_TIME = 2**15
 """Whose places are computed together, within the processor's caches."""
+_ROWS_AT_A_TIME = 2**18
+"""Of sparse matrices: `embedding_bag` makes lists of offsets for itself, and small intermediates leave no big holes in
+the heap between what stays."""
 _LARGEST_KEY = 2**63 - 1
 _LARGEST_INT32 = 2**31 - 1
 
 
-class _Rows(NamedTuple):
-    """A sparse matrix by rows: row i of the product sums ``weights`` times the table's rows ``entries``, over
-    those from ``offsets[i]`` to ``offsets[i + 1]``."""
+class _Splat(NamedTuple):
+    """The sparse matrix (M + 1, P) from points to vertices: row i sums ``weights`` times the table's rows ``entries``,
+    over those from ``offsets[i]`` to ``offsets[i + 1]``. The last vertex stands for all that do not exist."""
 
     entries: Tensor
     offsets: Tensor
@@ -47,6 +50,23 @@ class _Rows(NamedTuple):
         return F.embedding_bag(
             self.entries, table, self.offsets, mode="sum", per_sample_weights=self.weights, include_last_offset=True
         )
+
+
+class _Slice(NamedTuple):
+    """The sparse matrix (P, M + 1) from vertices back to points: ``entries`` and ``weights`` are (P, D + 1)."""
+
+    entries: Tensor
+    weights: Tensor
+
+    def times(self, table: Tensor) -> Tensor:
+        result = table.new_empty((len(self.entries), table.shape[1]))
+        for part in _parts(len(self.entries), _ROWS_AT_A_TIME):
+            result[part] = F.embedding_bag(self.entries[part], table, mode="sum", per_sample_weights=self.weights[part])
+        return result
+
+
+def _parts(length: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,14 +85,13 @@ class PermutohedralLattice:
     batch: int
     points: int
     vertices: int
-    _splat: _Rows
-    """(M + 1, P): the last vertex stands for all that do not exist, and holds zero."""
-    _slice: _Rows
-    """(P, M + 1)."""
-    _blur: tuple[_Rows, ...]
-    """(M + 1, M + 1) for each axis: every vertex and halves of its two neighbours."""
+    _splat: _Splat
+    _slice: _Slice
+    _neighbours: Tensor
+    """(D + 1, M + 1, 2): on each axis both neighbours of every vertex; the last is its own, so that it stays zero."""
+    _is_scaled: bool = False
     _ratio: Tensor | None = None
-    """(B, N, 1) factors behind the filter over those before it, where `scaled` put any."""
+    """(B, N, 1) factors behind the filter over those before it, where `scaled` made them differ."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -116,20 +135,23 @@ class PermutohedralLattice:
         Raises:
             InvalidValue: the lattice is scaled already.
         """
-        if self._ratio is not None:
+        if self._is_scaled:
             raise InvalidValue("this lattice is scaled already; scale the one from build_lattice once")
-        ratio = torch.ones((self.batch, self.points, 1), dtype=self.dtype, device=self.device)
         splat, slices = self._splat, self._slice
         if before is not None:
             factors = before.detach().to(self.dtype).reshape(-1)
-            ratio = ratio / factors.reshape(ratio.shape)
-            splat = splat._replace(weights=splat.weights * factors[splat.entries])
+            splat = splat._replace(weights=factors[splat.entries].mul_(splat.weights))
         if after is not None:
             factors = after.detach().to(self.dtype).reshape(-1)
-            ratio = ratio * factors.reshape(ratio.shape)
-            per_entry = (slices.weights.reshape(len(factors), -1) * factors[:, None]).reshape(-1)
-            slices = slices._replace(weights=per_entry)
-        return replace(self, _splat=splat, _slice=slices, _ratio=ratio)
+            slices = slices._replace(weights=slices.weights * factors[:, None])
+        ratio = None if before is after else self._factors(after) / self._factors(before)
+        return replace(self, _splat=splat, _slice=slices, _is_scaled=True, _ratio=ratio)
+
+    def _factors(self, given: Tensor | None) -> Tensor:
+        shape = (self.batch, self.points, 1)
+        if given is None:
+            return torch.ones(shape, dtype=self.dtype, device=self.device)
+        return given.detach().to(self.dtype).reshape(shape)
 
     def _run(self, table: Tensor, reverse: bool) -> Tensor:
         """(P, C) -> (P, C), or (N, B C) where one lattice serves the batch."""
@@ -146,8 +168,12 @@ class PermutohedralLattice:
 
     def _pass(self, table: Tensor, reverse: bool) -> Tensor:
         values = self._splat.times(table)
-        for blur in reversed(self._blur) if reverse else self._blur:
-            values = blur.times(values)
+        both = torch.empty_like(values)
+        for neighbours in reversed(self._neighbours) if reverse else self._neighbours:
+            for part in _parts(len(values), _ROWS_AT_A_TIME):
+                both[part] = F.embedding_bag(neighbours[part], values, mode="sum")
+            values.add_(both, alpha=0.5)
+        del both
         return self._slice.times(values)
 
 
@@ -190,26 +216,26 @@ def build_lattice(features: Tensor, *, dtype: torch.dtype | None = None) -> Perm
         raise InvalidValue(f"{bad} of {features.numel()} features are not finite; check the image and the widths")
     batch, points, dims = features.shape
     keys, weights, strides = _simplices(features, dtype)  # (P, D + 1) twice
-    device = features.device
     del features  # big images: what is not needed any more goes before the next big thing comes
     vertex_keys, splat_offsets, vertex_of, order = _grouped(keys.reshape(-1))
     del keys
     weights = weights.reshape(-1)
     vertices = len(vertex_keys)
     index_type = torch.int32 if max(len(order), vertices + 1) <= _LARGEST_INT32 else torch.int64
-    splat = _Rows(
+    splat = _Splat(
         entries=torch.div(order, dims + 1, rounding_mode="floor").to(index_type),
         offsets=splat_offsets.to(index_type),
         weights=weights[order],
     )
-    slices = _Rows(
-        entries=vertex_of.to(index_type),
-        offsets=torch.arange(0, len(order) + 1, dims + 1, dtype=index_type, device=device),
-        weights=weights / (1 + 2.0**-dims),
+    slices = _Slice(
+        entries=vertex_of.to(index_type).reshape(-1, dims + 1),
+        weights=weights.div_(1 + 2.0**-dims).reshape(-1, dims + 1),
     )
     del order, weights, vertex_of
-    blur = _blur_rows(vertex_keys, strides, index_type, dtype)
-    return PermutohedralLattice(batch=batch, points=points, vertices=vertices, _splat=splat, _slice=slices, _blur=blur)
+    neighbours = _found_neighbours(vertex_keys, strides, index_type)
+    return PermutohedralLattice(
+        batch=batch, points=points, vertices=vertices, _splat=splat, _slice=slices, _neighbours=neighbours
+    )
 
 
 def _simplices(features: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, list[int]]:
@@ -219,15 +245,15 @@ def _simplices(features: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, li
     r + Σ q_i stride_i, plus a stride for the batch: steps along the lattice are additions of constants to keys.
     """
     batch, points, dims = features.shape
-    elevated = _elevated(features)  # (D + 1, P)
-    strides, lowest = _strides(elevated, batch)
+    flat = features.reshape(-1, dims)
+    parts = _parts(len(flat), _POINTS_AT_A_TIME)
+    strides, lowest = _strides(flat, parts, batch)
     steps = torch.tensor([*strides[:dims], 0], device=features.device)
     origin = int((lowest * steps[:dims]).sum())
     keys = torch.empty((batch * points, dims + 1), dtype=torch.int64, device=features.device)
     weights = torch.empty(keys.shape, dtype=dtype, device=features.device)
-    for start in range(0, batch * points, _POINTS_AT_A_TIME):
-        part = slice(start, start + _POINTS_AT_A_TIME)
-        part_keys, part_weights = _simplex(elevated[:, part], steps)
+    for part in parts:
+        part_keys, part_weights = _simplex(_elevated(flat[part]), steps)
         keys[part] = part_keys.t() - origin
         weights[part] = part_weights.t()
     keys.view(batch, -1).add_(torch.arange(batch, device=features.device)[:, None] * strides[dims])
@@ -259,13 +285,13 @@ def _simplex(elevated: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _elevated(features: Tensor) -> Tensor:
-    """Returns the points on the hyperplane Σ e = 0 of D + 1 dimensions, scaled for a blur of unit variance."""
-    dims = features.shape[-1]
-    result = features.new_empty((dims + 1, features.shape[0] * features.shape[1]), dtype=torch.float64)
+    """Returns points (n, D) on the hyperplane Σ e = 0 of D + 1 dimensions, scaled for a blur of unit variance."""
+    points, dims = features.shape
+    result = features.new_empty((dims + 1, points), dtype=torch.float64)
     total = torch.zeros_like(result[0])
     for j in range(dims, 0, -1):
         scale = sqrt(2 / 3) * (dims + 1) / sqrt(j * (j + 1))
-        scaled = features[..., j - 1].reshape(-1).double() * scale
+        scaled = features[:, j - 1].double() * scale
         torch.sub(total, scaled, alpha=j, out=result[j])
         total += scaled
     result[0] = total
@@ -283,12 +309,13 @@ def _ranks(distances: Tensor) -> Tensor:
     return rank
 
 
-def _strides(elevated: Tensor, batch: int) -> tuple[list[int], Tensor]:
+def _strides(features: Tensor, parts: list[slice], batch: int) -> tuple[list[int], Tensor]:
     """Returns the strides of D coordinates and of the batch in a key, and the lowest coordinates (D,)."""
-    dims = len(elevated) - 1
-    cells = elevated[:dims] / (dims + 1)
-    lowest = torch.floor(cells.amin(dim=1)).long() - 3  # rounded, moved, a vertex below, and its neighbour
-    highest = torch.ceil(cells.amax(dim=1)).long() + 2
+    dims = features.shape[1]
+    extremes = torch.stack([torch.stack(_elevated(features[part])[:dims].aminmax(dim=1)) for part in parts])
+    cells = extremes / (dims + 1)
+    lowest = torch.floor(cells[:, 0].amin(dim=0)).long() - 3  # rounded, moved, a vertex below, and its neighbour
+    highest = torch.ceil(cells[:, 1].amax(dim=0)).long() + 2
     extents = (highest - lowest + 1).tolist()
     strides = [(dims + 1) * prod(extents[i + 1 :]) for i in range(dims)] + [(dims + 1) * prod(extents)]
     if batch * strides[dims] > _LARGEST_KEY:
@@ -317,22 +344,18 @@ def _grouped(keys: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return vertex_keys, torch.cat([starts, end]), vertex_of, order
 
 
-def _blur_rows(keys: Tensor, strides: list[int], index_type: torch.dtype, dtype: torch.dtype) -> tuple[_Rows, ...]:
-    """Finds the two neighbours of every vertex on each axis; ``keys`` (M,) are sorted."""
+def _found_neighbours(keys: Tensor, strides: list[int], index_type: torch.dtype) -> Tensor:
+    """Finds the two neighbours (D + 1, M + 1, 2) of every vertex on each axis; ``keys`` (M,) are sorted."""
     vertices, sides = len(keys), len(strides) + 1
-    own = torch.arange(vertices + 1, dtype=index_type, device=keys.device)
-    offsets = torch.arange(0, 3 * vertices + 4, 3, dtype=index_type, device=keys.device)
-    weights = torch.tensor([1.0, 0.5, 0.5], dtype=dtype, device=keys.device).repeat(vertices + 1)
-    # One step: every coordinate less 1, and D + 1 more on the axis itself.
-    down = torch.where(keys % sides == 0, sides - 1 - sum(strides), -1) + keys
-    rows = []
-    for stride in [*strides, 0]:
-        wanted = down + stride
-        place = torch.searchsorted(keys, wanted, out_int32=index_type == torch.int32)
-        found = keys[place.clamp_(max=vertices - 1)] == wanted
-        index = own[:, None].repeat(1, 3)
-        index[:vertices, 1] = place.masked_fill_(~found, vertices)
-        index[:, 2] = vertices
-        index[place[found].long(), 2] = own[:vertices][found]
-        rows.append(_Rows(entries=index.reshape(-1), offsets=offsets, weights=weights))
-    return tuple(rows)
+    pairs = torch.full((sides, vertices + 1, 2), vertices, dtype=index_type, device=keys.device)
+    for part in _parts(vertices, _ROWS_AT_A_TIME):
+        own = torch.arange(part.start, part.stop, dtype=index_type, device=keys.device)
+        # One step: every coordinate less 1, and D + 1 more on the axis itself.
+        down = torch.where(keys[part] % sides == 0, sides - 1 - sum(strides), -1) + keys[part]
+        for axis, stride in enumerate([*strides, 0]):
+            wanted = down + stride
+            place = torch.searchsorted(keys, wanted, out_int32=index_type == torch.int32)
+            found = keys[place.clamp_(max=vertices - 1)] == wanted
+            pairs[axis, place[found].long(), 1] = own[found]
+            pairs[axis, part, 0] = place.masked_fill_(~found, vertices)
+    return pairs

@@ -11,7 +11,7 @@ from PIL import Image
 from small_runs import NAMES, blocks, without_times, write_labels, write_pair
 
 from perpixel.build import Progress, RunResult, evaluate, evaluate_predictions, load, predict
-from perpixel.errors import CheckpointError, ConfigError, DataError
+from perpixel.errors import CheckpointError, ConfigError, DataError, InvalidValue
 
 # Load
 
@@ -51,6 +51,24 @@ def test_evaluate_best_gives_the_numbers_of_metrics_json(trained: RunResult, dat
     assert ours == stored
     assert scores["model"] == str(trained.folder / "best")
     assert [(p.phase, p.done, p.total) for p in seen] == [("evaluate", n, 3) for n in (1, 2, 3)]
+
+
+def test_evaluate_with_a_crf_scores_other_masks_and_predict_writes_them(
+    trained: RunResult, data: Path, tmp_path: Path
+) -> None:
+    scores = evaluate(trained.folder, data, device="cpu", crf="pydensecrf", border_width_px=None)
+    assert scores["confusion"] != trained.scores["confusion"]
+    images = sorted((data / "val" / "images").iterdir())
+    predict(trained.folder, images, tmp_path / "p", overlays=False, device="cpu", precision="fp32", crf="pydensecrf")
+    refined = load(trained.folder, crf="pydensecrf")
+    stored = np.asarray(Image.open(tmp_path / "p" / f"{images[0].stem}.png"))
+    assert np.array_equal(stored, refined(images[0]).mask)
+    assert not np.array_equal(stored, load(trained.folder)(images[0]).mask)
+
+
+def test_load_unknown_crf_is_refused_with_the_nearest(trained: RunResult) -> None:
+    with pytest.raises(InvalidValue, match="no dense CRF 'deeplab_v3'; did you mean 'deeplab_v1'"):
+        load(trained.folder, crf="deeplab_v3")
 
 
 def test_evaluate_other_split_scores_other_images(trained: RunResult, data: Path) -> None:
@@ -112,7 +130,7 @@ def test_evaluate_predictions_of_a_run_score_as_the_model(trained: RunResult, da
 
 
 def test_evaluate_predictions_missing_ones_are_refused_or_wrong(trained: RunResult, data: Path, tmp_path: Path) -> None:
-    (tmp_path / "v 2.png").write_bytes((trained.folder / "predictions" / "v_2.png").read_bytes())
+    (tmp_path / "v 2.png").write_bytes((trained.folder / "predictions" / "v 2.png").read_bytes())
     labels = str(data / "labels.yaml")
     with pytest.raises(DataError, match="2 targets have no prediction"):
         evaluate_predictions(tmp_path, data / "val" / "masks", labels)
@@ -162,7 +180,7 @@ def test_predict_equals_load_on_one_file(trained: RunResult, data: Path, tmp_pat
     predict(segmenter, [photo], tmp_path / "out", overlays=False)
     with Image.open(tmp_path / "out" / "v 0.png") as mask:
         assert np.array_equal(np.asarray(mask), segmenter(photo).mask)
-    with Image.open(trained.folder / "predictions" / "v_0.png") as mask:
+    with Image.open(trained.folder / "predictions" / "v 0.png") as mask:
         assert np.array_equal(np.asarray(mask), segmenter(photo).mask)
     assert not (tmp_path / "out" / "overlays").exists()
 

@@ -68,7 +68,7 @@ def test_train_run_folder_holds_what_the_architecture_page_says(trained: RunResu
     }
     assert names(run / "checkpoints") == {"step-3", "step-4"}
     assert names(run / "best") == names(run / "last") == {"model.safetensors", "model.yaml"}
-    assert names(run / "predictions") == {"v_0.png", "v_1.png", "v_2.png", "images.json"}
+    assert names(run / "predictions") == {"v 0.png", "v 1.png", "v 2.png", "images.json"}
 
 
 def test_train_result_says_what_metrics_json_holds(trained: RunResult) -> None:
@@ -237,7 +237,7 @@ def test_train_equal_class_weights_change_nothing(trained: RunResult, data: Path
 
 
 def test_train_class_weights_of_another_length_are_refused(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="class_weights holds 2 numbers, the data has 3 classes: wall, door, window"):
+    with pytest.raises(ConfigError, match="class_weights holds 2 numbers, the data has 3 classes: wall, door, window"):
         train(small_config(data, class_weights=(1.0, 2.0)), out=tmp_path / "run")
 
 
@@ -390,7 +390,7 @@ def test_train_source_of_the_same_classes_takes_every_weight(trained: RunResult,
 
 
 def test_train_source_that_is_not_there_is_refused(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="nowhere"):
+    with pytest.raises(ConfigError, match="nowhere': no such artifact or weight file"):
         train(small_config(data), out=tmp_path / "run", source=tmp_path / "nowhere")
 
 

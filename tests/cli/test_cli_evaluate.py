@@ -55,6 +55,7 @@ def test_evaluate_model_prints_the_table_and_writes_json(run_cli: Cli, calls: li
         "device": "auto",
         "precision": "fp32",
         "border_width_px": None,
+        "crf": False,
     }
     assert calls == [((Path("best"), "camvid:/d"), options)]
     assert "mean IoU 50.00 % over 2 of 3 classes" in done.out
@@ -74,6 +75,10 @@ def test_evaluate_saved_masks(run_cli: Cli, calls: list[Any]) -> None:
         (["best"], "--data missing"),
         (["--data", "d"], "MODEL missing"),
         (["--predictions", "p"], "--targets and --labels missing"),
+        (
+            ["--predictions", "p", "--targets", "t", "--labels", "2", "--crf"],
+            "--crf needs the probabilities of a model",
+        ),
         (["best", "--predictions", "p", "--targets", "t", "--labels", "2"], "MODEL does not go with saved masks"),
         (["best", "--data", "d", "--border-width", "-1"], "--border-width is a number of pixels"),
     ],
@@ -83,6 +88,14 @@ def test_evaluate_other_forms_are_refused(run_cli: Cli, calls: list[Any], tokens
     assert done.code == 2
     assert message in done.err
     assert not calls
+
+
+@pytest.mark.parametrize(
+    ("given", "crf"), [(["--crf"], True), (["--crf-set", "deeplab_v1"], "deeplab_v1"), (["--no-crf"], False)]
+)
+def test_evaluate_model_with_a_crf_asks_for_it(run_cli: Cli, calls: list[Any], given: list[str], crf: Any) -> None:
+    assert run_cli("evaluate", "best", "--data", "d", *given).code == 0
+    assert calls[0][1]["crf"] == crf
 
 
 def test_predict_reports_images_rate_and_notes(run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +109,7 @@ def test_predict_reports_images_rate_and_notes(run_cli: Cli, monkeypatch: pytest
     monkeypatch.setattr("perpixel.build.predict", fake)
     done = run_cli("predict", "best", "a.png", "--out", "o", "folder", "--no-overlays", "--json", "-")
     assert done.code == 0, done.err
-    options = {"overlays": False, "device": "auto", "precision": "auto"}
+    options = {"overlays": False, "device": "auto", "precision": "auto", "crf": False}
     assert made == [((Path("best"), ("a.png", "folder"), Path("o")), options)]
     assert "4 images predicted in 2.0 s, 2.0 per second; masks are in o" in done.err
     assert "two inputs share a name" in done.err

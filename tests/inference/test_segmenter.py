@@ -11,6 +11,7 @@ from PIL import Image
 
 from perpixel.errors import DataError, InvalidValue, RunError
 from perpixel.inference import Segmenter
+from perpixel.inference.dense_crf import DenseCRF, dense_crf
 from perpixel.labels import LabelSpace
 from perpixel.ops.normalize import normalize
 from perpixel.ops.resize import resize
@@ -39,6 +40,18 @@ def test_segmenter_logits_equal_resized_output_of_the_network(fake_network, raw_
     expected = network.eval()(normalize(images, network.preprocessing)).logits
     expected = resize(expected, (30, 41), align_corners=align_corners)
     torch.testing.assert_close(Segmenter(network, LABELS).logits(images), expected.detach())
+
+
+def test_segmenter_crf_refines_the_probabilities_at_image_size(fake_network, raw_images):
+    network, images = fake_network(stride=4), raw_images(2, 3, 30, 41)
+    crf = DenseCRF(bilateral_width=9.0, color_width=20.0, iterations=2)
+    plain, refining = Segmenter(network, LABELS), Segmenter(network, LABELS, crf=crf)
+    expected = dense_crf(plain.logits(images).softmax(1), images, crf)
+    torch.testing.assert_close(refining.logits(images).softmax(1), expected)
+    assert torch.equal(refining.classes(images).long(), expected.argmax(1))
+    single = refining(images[0])
+    torch.testing.assert_close(torch.as_tensor(single.probabilities), expected[0])
+    assert not torch.allclose(expected, plain.logits(images).softmax(1))
 
 
 def test_segmenter_equal_scores_choose_the_lowest_class(fake_network, raw_images):

@@ -12,6 +12,7 @@ from perpixel.ops.mean_field import (
     exact_filter,
     free_energy,
     mean_field,
+    mean_field_,
     normalized,
     position_features,
 )
@@ -59,17 +60,26 @@ def test_mean_field_batch_equals_loop_of_singles() -> None:
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("gain", [1.5, torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)], ids=["number", "vector"])
-def test_mean_field_by_blocks_of_classes_equals_all_at_once(gain, monkeypatch: pytest.MonkeyPatch) -> None:
+MATRIX = torch.tensor([[0.5, -1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 0.3, 1.0]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("gain", [1.5, MATRIX[1], MATRIX], ids=["number", "vector", "matrix"])
+@pytest.mark.parametrize("classes_at_a_time", [1, 2, 3])
+def test_mean_field_in_place_equals_the_differentiable_form(gain, classes_at_a_time, monkeypatch) -> None:
     scores, filters = random_scores(1, 12, 3), [sample_filter(), sample_filter()]
-    at_once = mean_field(scores, filters, [gain, 0.5], iterations=3)
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 2 * 12 * 8)
+    q = mean_field(scores, filters, [gain, 0.5], iterations=3).softmax(-1)
+    monkeypatch.setattr(module, "_BLOCK_BYTES", classes_at_a_time * 12 * 8)
     monkeypatch.setattr(module, "_ROWS_AT_A_TIME", 5)
-    kept = scores.clone()
-    with torch.no_grad():
-        by_blocks = mean_field(scores, filters, [gain, 0.5], iterations=3)
-    torch.testing.assert_close(by_blocks, at_once, rtol=0, atol=1e-13)
-    assert torch.equal(scores, kept)
+    asked: list[slice] = []
+
+    def some(classes: slice) -> torch.Tensor:
+        asked.append(classes)
+        return scores[..., classes].clone()
+
+    in_place = mean_field_(some, 3, filters, [gain, 0.5], iterations=3)
+    torch.testing.assert_close(in_place, q, rtol=0, atol=1e-13)
+    whole = classes_at_a_time == 3 or gain is MATRIX
+    assert max(part.stop - part.start for part in asked) == (3 if whole else classes_at_a_time)
 
 
 def test_mean_field_scores_shifted_per_pixel_give_the_same_probabilities() -> None:
@@ -167,9 +177,14 @@ def test_features_of_impossible_width_are_refused(sigma: float) -> None:
         ([torch.ones(3, 2)], 1, r"of 3 classes cannot have shape \(3, 2\)"),
     ],
 )
-def test_mean_field_wrong_arguments_are_refused(gains: list, iterations: int, message: str) -> None:
+def test_mean_field_wrong_arguments_are_refused(
+    gains: list, iterations: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InvalidValue, match=message):
         mean_field(random_scores(1, 12, 3), [sample_filter()], gains, iterations=iterations)
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 1)
+    with pytest.raises(InvalidValue, match=message):
+        mean_field_(lambda part: random_scores(1, 12, 3)[..., part], 3, [sample_filter()], gains, iterations=iterations)
 
 
 def test_compatibility_gain_of_another_shape_is_refused() -> None:

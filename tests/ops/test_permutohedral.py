@@ -96,6 +96,13 @@ def test_build_points_in_rounds_equal_those_at_once(monkeypatch: pytest.MonkeyPa
     assert torch.equal(build_lattice(features).filter(values), at_once)
 
 
+def test_filter_rows_in_rounds_equal_those_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, values = points(2, 50, 5, spread=0.6), points(2, 50, 3, seed=1)
+    at_once = build_lattice(features).filter(values)
+    monkeypatch.setattr(permutohedral, "_ROWS_AT_A_TIME", 7)
+    assert torch.equal(build_lattice(features).filter(values), at_once)
+
+
 def test_filter_float32_is_near_float64_and_keeps_the_values_type() -> None:
     features, values = points(1, 200, 5, spread=0.5), points(1, 200, 3, seed=1)
     single = build_lattice(features, dtype=torch.float32).filter(values.float())
