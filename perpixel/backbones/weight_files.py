@@ -7,6 +7,8 @@ that refuses is an error with the way out.
 from __future__ import annotations
 
 import pickle
+import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,11 +101,14 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # on pickles of other protocols, which are refused anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        first = str(error).strip().splitlines()[0]
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))  # PyTorch's advice beside it is to load unsafely
+        held = f", it asks for {found[1]}" if found else ""
         raise CheckpointError(
-            f"{path}: refused ({first}). perpixel reads only tensors and plain values, because a pickle that holds "
+            f"{path}: refused{held}. perpixel reads only tensors and plain values, because a pickle that holds "
             "other objects can run code when it is opened, and a file that is damaged or no checkpoint looks the same. "
             "If you trust the file, re-save its tensors once where it was made: "
             "checkpoint = torch.load(file, weights_only=False), then "

@@ -169,9 +169,9 @@ def class_weights(
 ) -> tuple[float, ...]:
     """Weighs classes against their frequency, as the loss of a pixel is multiplied by its class's weight.
 
-    With f the share of a class in all valid pixels, ``median_frequency`` is median(f) / f (SegNet, Badrinarayanan et
-    al. 2017) and ``sqrt_median_frequency`` its square root. In ``median_frequency_eigen`` (Eigen and Fergus 2015) f is
-    the share in all pixels of those images that hold the class. The median is over the classes that occur;
+    With f the share of a class in all valid pixels, ``median_frequency`` is median(f) / f and ``sqrt_median_frequency``
+    its square root. In ``median_frequency_eigen`` (Eigen and Fergus 2015, quoted by SegNet, Badrinarayanan et al. 2017)
+    f is the share in all pixels of those images that hold the class. The median is over the classes that occur;
     classes that do not occur weigh 1.
 
     Args:

@@ -83,9 +83,15 @@ class DenseCRF:
 
 
 DENSE_CRFS: dict[str, DenseCRF] = {
-    "deeplab_v1": DenseCRF(spatial_width=3, bilateral_weight=5.0, bilateral_width=50, color_width=10),
-    "deeplab_v1_msc": DenseCRF(spatial_width=3, bilateral_weight=3.0, bilateral_width=95, color_width=3),
-    "deeplab_v1_coco": DenseCRF(spatial_width=3, bilateral_weight=5.0, bilateral_width=67, color_width=3),
+    "deeplab_v1": DenseCRF(
+        spatial_width=3, bilateral_weight=5.0, bilateral_width=50, color_width=10, normalization="after"
+    ),
+    "deeplab_v1_msc": DenseCRF(
+        spatial_width=3, bilateral_weight=3.0, bilateral_width=95, color_width=3, normalization="after"
+    ),
+    "deeplab_v1_coco": DenseCRF(
+        spatial_width=3, bilateral_weight=5.0, bilateral_width=67, color_width=3, normalization="after"
+    ),
     "deeplab_largefov": DenseCRF(spatial_width=3, bilateral_weight=4.0, bilateral_width=49, color_width=5),
     "deeplab_v2_vgg16": DenseCRF(
         spatial_weight=2.0, spatial_width=2, bilateral_weight=4.0, bilateral_width=65, color_width=3
@@ -98,7 +104,8 @@ DENSE_CRFS: dict[str, DenseCRF] = {
     "pydensecrf": DenseCRF(spatial_width=3, bilateral_weight=10.0, bilateral_width=80, color_width=13),
 }
 """Published sets by name, ten updates each. The sources are in docs/dense_crf.md; ``crf_rnn`` is that network before
-training, ``pydensecrf`` the example of its README. DeepLab's own C++ code normalises "after" and takes raw scores."""
+training, ``pydensecrf`` the example of its README. DeepLab v1's scripts run its authors' C++ code, which normalises
+"after"; the others come from re-implementations on pydensecrf, which normalise "symmetric"."""
 
 
 def dense_crf(probabilities: Tensor, images: Tensor, crf: DenseCRF | None = None) -> Tensor:

@@ -102,7 +102,18 @@ class UNet(Network):
         self.classifier = nn.Conv2d(outs[0], num_classes, 1)
 
     def forward(self, images: Tensor) -> SegOutput:
-        """Maps images (B, C, H, W) to logits (B, K, H, W)."""
+        """Maps images (B, C, H, W) to logits (B, K, H, W).
+
+        Raises:
+            InvalidValue: a side is too short for the poolings, which halve it ``depth`` times.
+        """
+        height, width = images.shape[-2:]
+        least = 2**self.config.depth
+        if height < least or width < least:
+            raise InvalidValue(
+                f"U-Net with {self.config.depth} poolings takes images of at least {least} x {least} pixels, got "
+                f"{height} x {width}; the Segmenter pads smaller ones"
+            )
         skipped: list[Tensor] = []
         x = images
         for level, block in enumerate(self.down):

@@ -30,7 +30,8 @@ def lrr_voc() -> RunConfig:
     Hardware: one GPU with 24 GB. Time: not measured here.
     Score: not measured here; published: 79.3 on VOC 2012 test (ResNet trunk, COCO, CRF); 76.8 for the VGG16 network
     with COCO, as another paper quotes it.
-    Stated: batches of 20 windows of 384x384, image sizes 288 to 704 (here factors 0.75 to 1.83), mirror, rate 1e-3
+    Stated: batches of 20 windows of 384x384 from images whose longer side is brought to 288 to 704 pixels (VOC's is
+    about 500, so factors of 0.576 to 1.408; the authors cut out the middle, here the place is drawn), mirror, rate 1e-3
     halved after 51 and 61 epochs, then 1e-3/16, rates of new layers 0.1, 0.05, 0.0125 and 0.1/512 of it, twice that for
     their biases, 16x and 8x joining together with 4x, logistic losses with a disk of 32 pixels at 32x.
     Assumed: momentum 0.9, weight decay 5e-4. The basis is the cosine basis; docs/lrr.md shows how to make the published
@@ -41,7 +42,7 @@ def lrr_voc() -> RunConfig:
         recipe="lrr_voc",
         labels="voc",
         data=DataChoice(
-            train_split="train_aug", crop_size=(384, 384), scale_range=(0.75, 1.83), flip=0.5, batch_size=20
+            train_split="train_aug", crop_size=(384, 384), scale_range=(0.576, 1.408), flip=0.5, batch_size=20
         ),
         precision="fp32",
         stages=(

@@ -25,9 +25,10 @@ def zoomout_voc() -> RunConfig:
     Hardware: one GPU with 16 GB. Time: not measured here.
     Score: not measured here; published: 64.4 (first version) and 69.6 (CVPR) on VOC 2012 test; 70 without and 72 with
     dense CRF (the Torch release).
-    Stated: features of a network trained on ImageNet, about 500 superpixels, classes weighed by one over their
-    frequency (here the median frequency over it, the same up to a factor), mirroring alone, momentum 0.9.
-    Assumed: whole images in batches of four, 60,000 steps, rate 1e-2 falling to zero, weight decay 5e-4.
+    Stated: features of a network trained on ImageNet, classes weighed by one over their frequency (here the median
+    frequency over it, the same up to a factor), mirroring alone, momentum 0.9.
+    Assumed: about 500 superpixels, whole images in batches of four, 60,000 steps, rate 1e-2 falling to zero, weight
+    decay 5e-4.
     """
     return RunConfig(
         name="zoomout_voc",

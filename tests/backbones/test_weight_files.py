@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import argparse
+import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -85,7 +87,16 @@ def test_content_without_a_state_dict_is_an_error(content, message):
 def test_pickle_with_other_objects_is_refused_with_the_way_out(tmp_path):
     path = tmp_path / "w.pth"
     torch.save({"model": STATE, "args": argparse.Namespace(lr=0.1)}, path)
-    with pytest.raises(CheckpointError, match=r"w.pth: refused .*can run code.*torch.save\(model.state_dict\(\)"):
+    message = r"w.pth: refused, it asks for argparse\.Namespace\. .*can run code.*torch.save\(model.state_dict\(\)"
+    with pytest.raises(CheckpointError, match=message):
+        open_checkpoint(path)
+
+
+def test_bare_pickle_is_refused_without_a_warning(tmp_path):
+    path = tmp_path / "w.pkl"
+    path.write_bytes(pickle.dumps({"args": argparse.Namespace(lr=0.1)}))
+    with warnings.catch_warnings(), pytest.raises(CheckpointError, match=r"w.pkl: refused.*can run code"):
+        warnings.simplefilter("error")
         open_checkpoint(path)
 
 

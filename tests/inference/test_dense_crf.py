@@ -133,6 +133,9 @@ def test_dense_crfs_hold_the_published_numbers() -> None:
         "crf_rnn": (3, 3, 5, 160, 3),
         "pydensecrf": (3, 3, 10, 80, 13),
     }
+    after = {name for name, crf in DENSE_CRFS.items() if crf.normalization == "after"}
+    assert after == {"deeplab_v1", "deeplab_v1_msc", "deeplab_v1_coco", "crf_rnn"}
+    assert all(crf.normalization == "symmetric" for name, crf in DENSE_CRFS.items() if name not in after)
     assert {crf.iterations for crf in DENSE_CRFS.values()} == {10}
 
 

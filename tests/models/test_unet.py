@@ -202,3 +202,11 @@ def test_original_in_the_segmenter_gives_each_image_its_own_size_and_mirrors_bey
 def test_unet_config_wrong_value_is_refused(config: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidValue, match=message):
         config(**options)
+
+
+def test_unet_image_too_small_for_its_poolings_is_refused() -> None:
+    network = create_model("unet", UNetConfig.small(), num_classes=2).eval()
+    least = 2 ** UNetConfig.small().depth
+    assert network(torch.zeros(1, 3, least, least)).logits.shape == (1, 2, least, least)
+    with pytest.raises(InvalidValue, match=rf"at least {least} x {least} pixels, got {least - 1} x 40; the Segmenter"):
+        network(torch.zeros(1, 3, least - 1, 40))
