@@ -28,7 +28,7 @@ SIZES = {"small": (375, 500, 21), "half": (1024, 1024, 19), "large": (1024, 2048
 """Height, width, classes; the second is the left half of the third, to see how cost grows."""
 LIMIT_SECONDS = 1.68
 """pydensecrf's time at the first size on the machine that made the reference data, one thread."""
-LIMIT_MEGABYTES = 1500
+LIMIT_MEGABYTES = 1536
 
 
 def write_problem(path: Path, height: int, width: int, classes: int) -> None:
@@ -189,7 +189,7 @@ def main() -> None:
     print(
         f"500x375: {small['median_s']:.2f} s (limit {LIMIT_SECONDS} s); twice the pixels, {growth:.2f} times the time"
     )
-    print(f"1024x2048: {large['median_s']:.2f} s, {large['peak_mb']:.0f} MB (limit {LIMIT_MEGABYTES} MB)")
+    print(f"1024x2048: {large['median_s']:.2f} s, {large['peak_mb']:.0f} MiB (limit {LIMIT_MEGABYTES} MiB)")
     if arguments.json:
         report = {
             "benchmark": "dense_crf",

@@ -1,6 +1,7 @@
 """Runs the quick benchmarks one after the other and writes their JSON files to benchmarks/results.
 
-dfn_ablation.py trains twenty-one networks and is run by itself.
+dfn_ablation.py, segnet_decoders.py and unet_isbi.py train networks, and dense_crf.py takes the Python of a peer: these
+are run by themselves.
 
     python benchmarks/run_all.py
 """
@@ -11,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-QUICK = ("startup", "transforms", "confusion_matrix", "scenes")
+QUICK = ("startup", "transforms", "confusion_matrix", "scenes", "distance_weights", "icnet")
 
 
 def main() -> None:

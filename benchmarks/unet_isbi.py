@@ -6,6 +6,7 @@ worth: the same run without the weight map's border term, and without elastic de
 
     python benchmarks/unet_isbi.py --steps 1500 [--variants published "no border term" "no elastic"] [--seed 0]
 
+Scores are those of the best of five evaluations on the four slices that they are reported on: there is no third set.
 The slices lie under PERPIXEL_DATA (default ../shared/data) in isbi2012/image and isbi2012/label. The JSON file is
 written after every variant.
 """

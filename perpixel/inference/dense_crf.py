@@ -7,8 +7,6 @@ Shapes: B batch, C image channels, K classes, H W image.
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
@@ -35,8 +33,6 @@ __all__ = ["DENSE_CRFS", "Compatibility", "DenseCRF", "crf_kernels", "dense_crf"
 Compatibility: TypeAlias = float | tuple[float, ...] | tuple[tuple[float, ...], ...]
 
 _LEAST_PROBABILITY = 1e-5
-_LARGE_BYTES = 2**26
-"""Of a map of scores, from which on freed memory is worth handing back."""
 _FULL_SCALE = {torch.uint8: 1.0, torch.int32: 65535 / 255}
 
 
@@ -162,18 +158,9 @@ def _inferred(scores: Callable[[slice], Tensor], values: Tensor, images: Tensor,
     """Q in the shape of the values."""
     images = images.to(values.device).reshape(-1, *images.shape[-3:])
     filters, gains = crf_kernels(images, crf, num_classes=values.shape[-3], dtype=_dtype(values))
-    if values.numel() * values.element_size() > _LARGE_BYTES:
-        _hand_back_freed_memory()
     q = mean_field_(scores, values.shape[-3], filters, gains, iterations=crf.iterations)
     del filters
     return q.mT.reshape(values.shape)
-
-
-def _hand_back_freed_memory() -> None:
-    """Asks glibc for what the making of the lattices left in its heap: 100 MB for two megapixels."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
 
 
 def crf_kernels(
@@ -192,10 +179,10 @@ def crf_kernels(
         lattice = build_lattice(bilateral_features(images, crf.bilateral_width, sigma), dtype=dtype)
         filters.append(normalized(lattice, crf.normalization))
         gains.append(_gain(crf.bilateral_weight, num_classes, dtype, images.device))
-    if _any(crf.spatial_weight):
+    if _any(crf.spatial_weight):  # first in use: what it frees, the smaller tables of the other take up again
         lattice = build_lattice(position_features(height, width, crf.spatial_width, device=images.device), dtype=dtype)
-        filters.append(normalized(lattice, crf.normalization))
-        gains.append(_gain(crf.spatial_weight, num_classes, dtype, images.device))
+        filters.insert(0, normalized(lattice, crf.normalization))
+        gains.insert(0, _gain(crf.spatial_weight, num_classes, dtype, images.device))
     return filters, gains
 
 

@@ -26,6 +26,7 @@ from perpixel.errors import InvalidValue
 __all__ = ["border_term", "class_balance", "cut_touching", "distance_weights", "instance_ids"]
 
 _FAR = 1 << 14  # stands for "no object in this column"; its square still fits 32 bits
+_LARGEST_INT32 = 2**31 - 1
 _NEGLIGIBLE = 2.0**-24  # a weight that float32 does not see beside 1
 _SHIFTS_PER_ROUND = 4
 _BLOCK = {False: 1 << 14, True: 1 << 30}
@@ -108,7 +109,7 @@ def cut_touching(instances: Tensor) -> Tensor:
 
     Touching objects come apart by two pixels. The paper cuts them "by morphological operations" that it does not name.
     """
-    ids = instances[:, None].to(torch.float32)
+    ids = instances[:, None].to(torch.float64)  # holds every int32 exactly
     highest = F.max_pool2d(ids, 3, stride=1, padding=1)
     lowest = -F.max_pool2d((-ids).masked_fill(ids == 0, -torch.inf), 3, stride=1, padding=1)
     touches = (ids > 0) & ((highest != ids) | (lowest != ids))
@@ -142,13 +143,18 @@ def border_term(instances: Tensor, *, w0: float = 10.0, sigma: float = 5.0, insi
         instances: Whole numbers; equal numbers are one object, whether connected or not.
         w0: >= 0.
         sigma: In pixels, > 0.
-        inside: Whether object pixels get the term too.
+        inside: Whether object pixels get the term too, with d1 = 0: the paper says nothing about them.
 
     Raises:
-        InvalidValue: an argument is out of range.
+        InvalidValue: an argument is out of range, or the objects are no (B, H, W) of numbers in [0, 2**31).
     """
     if not w0 >= 0 or not sigma > 0:
         raise InvalidValue(f"w0 must be >= 0 and sigma > 0 pixels, got {w0} and {sigma}")
+    if instances.ndim != 3 or 0 in instances.shape:
+        raise InvalidValue(f"object numbers are (B, H, W) without empty sides, got {tuple(instances.shape)}")
+    lowest, highest = (int(x) for x in instances.aminmax())
+    if lowest < 0 or highest > _LARGEST_INT32:
+        raise InvalidValue(f"object numbers lie in [0, {_LARGEST_INT32}], got {lowest} to {highest}; renumber them")
     term = torch.zeros(instances.shape, device=instances.device)
     if w0 <= _NEGLIGIBLE:
         return term

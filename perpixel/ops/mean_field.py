@@ -7,6 +7,8 @@ code (pydensecrf): every pixel is updated at once from the old probabilities, an
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
@@ -239,12 +241,14 @@ def mean_field_(
         softmax_(whole)
         return whole
     _check(iterations, num_classes, filters, gains)
+    _hand_back_freed_memory()
     parts = [slice(start, min(start + width, num_classes)) for start in range(0, num_classes, width)]
     current = first.new_empty((*first.shape[:2], num_classes))
     for part in parts:
         current[..., part] = scores(part)
     softmax_(current)
     for _ in range(iterations):
+        _hand_back_freed_memory()
         for part in parts:
             q = current[..., part].contiguous()
             total = scores(part)
@@ -253,6 +257,13 @@ def mean_field_(
             current[..., part] = total
         softmax_(current)
     return current
+
+
+def _hand_back_freed_memory() -> None:
+    """Asks glibc for what filters and their making left in its heap: 100 MB for two megapixels."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def softmax_(scores: Tensor) -> None:

@@ -31,9 +31,11 @@ _TABLE_BYTES = 24 * 2**20
 and tables within what the C library's allocator hands out again without asking the system for fresh pages."""
 _POINTS_AT_A_TIME = 2**15
 """Whose places are computed together, within the processor's caches."""
-_ROWS_AT_A_TIME = 2**18
+_ROWS_AT_A_TIME = 2**16
 """Of sparse matrices: `embedding_bag` makes lists of offsets for itself, and small intermediates leave no big holes in
 the heap between what stays."""
+_FEW = 4
+"""Parts that are not worth their making: what has no more is one."""
 _LARGEST_KEY = 2**63 - 1
 _LARGEST_INT32 = 2**31 - 1
 
@@ -66,6 +68,8 @@ class _Slice(NamedTuple):
 
 
 def _parts(length: int, size: int) -> list[slice]:
+    if length <= _FEW * size:
+        return [slice(0, length)]
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 

@@ -70,6 +70,7 @@ def unet_carvana() -> RunConfig:
         recipe="unet_carvana",
         data=DataChoice(crop_size=(1280, 1918), flip=0.0, batch_size=1, val_share=0.1),
         evaluation=EvaluationChoice(every=train_images // 5),
+        precision="fp32",
         stages=(
             Stage(
                 model=ModelChoice(name="unet"),

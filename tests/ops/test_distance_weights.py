@@ -161,3 +161,20 @@ def test_distance_weights_wrong_argument_is_refused(options: dict[str, object], 
 def test_distance_weights_of_a_single_map_without_batch_is_refused() -> None:
     with pytest.raises(InvalidValue, match=r"labels \(B, H, W\), got shape \(4, 4\)"):
         distance_weights(torch.zeros(4, 4, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("objects", "message"),
+    [
+        (torch.zeros(1, 0, 4, dtype=torch.long), r"\(B, H, W\) without empty sides, got \(1, 0, 4\)"),
+        (torch.tensor([[[1, 2**32 + 1]]]), r"lie in \[0, 2147483647\], got 1 to 4294967297; renumber"),
+        (torch.tensor([[[-1, 0]]]), "got -1 to 0"),
+    ],
+)
+def test_border_term_objects_that_cannot_be_numbered_are_refused(objects: torch.Tensor, message: str) -> None:
+    with pytest.raises(InvalidValue, match=message):
+        border_term(objects)
+
+
+def test_cut_touching_tells_large_numbers_apart() -> None:
+    assert not cut_touching(torch.tensor([[[2**24, 2**24 + 1]]])).any()

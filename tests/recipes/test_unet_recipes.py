@@ -42,6 +42,7 @@ def test_recipe_carvana_has_the_numbers_of_the_published_code() -> None:
     assert (optimizer.name, optimizer.lr, optimizer.weight_decay, optimizer.momentum) == ("rmsprop", 1e-5, 1e-8, 0.999)
     assert (stage.schedule.name, stage.schedule.patience, stage.clip_norm) == ("plateau", 5, 1.0)
     assert not stage.no_decay_norm_bias
+    assert config.precision == "fp32"
     assert (stage.steps, config.evaluation.every, config.data.val_share) == (5 * 4580, 4580 // 5, 0.1)
     assert build_network(ModelChoice(name="unet", options={"widths": (2, 4)}), 2).default_terms()[1].loss == "dice"
 

@@ -60,3 +60,10 @@ def test_another_unet_is_not_taken_for_milesials():
     state = layout.filled(layout.original_shapes())
     with pytest.raises(CheckpointError, match=r"not of family milesial/unet .*looks like unet/original"):
         import_checkpoint(state, "milesial/unet")
+
+
+def test_one_score_per_pixel_is_imported_and_its_reading_is_said():
+    report = import_checkpoint(layout.filled(layout.milesial_shapes(classes=1))).report
+    assert any("Segmenter.logits, is above 0" in note for note in report.notes)
+    two = import_checkpoint(layout.filled(layout.milesial_shapes())).report
+    assert [("scale" in note, "above 0" in note) for note in two.notes] == [(True, False)]

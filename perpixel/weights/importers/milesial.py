@@ -25,6 +25,16 @@ _UNUSED = {"mask_values": "the grey values of the classes in the training masks,
 _LAYERS = {"0": "first.conv", "1": "first.norm", "3": "second.conv", "4": "second.norm"}
 
 
+_SCALE_NOTE = (
+    "at which scale of its images the network was trained cannot be seen: releases exist for 0.5 and 1; resize images "
+    "accordingly before they are predicted"
+)
+_ONE_CLASS_NOTE = (
+    "one score per pixel: the object is where the score, Segmenter.logits, is above 0 (its sigmoid above 0.5); masks "
+    "hold the highest of all classes, which with one class is always class 0"
+)
+
+
 def _plan(tensors: StateDict, options: Mapping[str, Any]) -> Plan:  # noqa: ARG001 - one signature for all
     depth = sum(1 for _ in takewhile(lambda level: _down(level) in tensors, count(1)))
     if not depth:
@@ -40,8 +50,10 @@ def _plan(tensors: StateDict, options: Mapping[str, Any]) -> Plan:  # noqa: ARG0
         upsampling="bilinear" if bilinear else "deconvolution",
         biased="inc.double_conv.0.bias" in tensors,
     )
-    network = create_model("unet", config, num_classes=_shape(tensors, _CLASSIFIER)[0])
-    return Plan(network=network, rename=lambda key: _renamed(key, depth), unused=_UNUSED)
+    num_classes = _shape(tensors, _CLASSIFIER)[0]
+    network = create_model("unet", config, num_classes=num_classes)
+    notes = (_SCALE_NOTE, _ONE_CLASS_NOTE) if num_classes == 1 else (_SCALE_NOTE,)
+    return Plan(network=network, rename=lambda key: _renamed(key, depth), unused=_UNUSED, notes=notes)
 
 
 def _down(level: int) -> str:
