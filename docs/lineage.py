@@ -1,4 +1,4 @@
-"""Writes docs/lineage.md: the networks of the first lineage, from the code and from docs/lineage.yaml.
+"""Writes docs/lineage.md: the networks of both lineages, from the code and from docs/lineage.yaml.
 
 ``python docs/lineage.py`` writes the page, ``--check`` exits with 1 when it is not what would be written. Which
 reference vectors hold is read from docs/vectors.json, which ``perpixel verify --json docs/vectors.json`` writes.
@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 import yaml
-from torch.utils.flop_counter import FlopCounterMode
 
+from perpixel.backbones import BackboneConfig
 from perpixel.models import create_model
+from perpixel.models.cost import count_macs, count_parameters
 from perpixel.recipes import RECIPES
 from perpixel.weights import IMPORTERS
 
@@ -25,7 +26,7 @@ FACTS = HERE / "lineage.yaml"
 VECTORS = HERE / "vectors.json"
 PAGE = HERE / "lineage.md"
 
-_HEAD = """# The first lineage
+_HEAD = """# The lineage
 Made by `python docs/lineage.py` from the code, docs/lineage.yaml and docs/vectors.json; a test checks that it is
 current.
 
@@ -54,8 +55,10 @@ def page() -> str:
 
 def _row(entry: dict[str, Any], held: dict[str, list[str]]) -> str:
     with torch.device("meta"):
-        network = create_model(entry["model"], entry.get("options"), num_classes=entry["classes"]).eval()
-    parameters = sum(p.numel() for p in network.parameters())
+        network = create_model(
+            entry["model"], entry.get("options"), num_classes=entry["classes"], backbone=_backbone(entry)
+        ).eval()
+    parameters = count_parameters(network)
     published = entry.get("published_parameters")
     return (
         f"| {entry['title']} | {entry['paper']} | {parameters:,} | {'' if published is None else f'{published:,}'} "
@@ -63,15 +66,17 @@ def _row(entry: dict[str, Any], held: dict[str, list[str]]) -> str:
     )
 
 
+def _backbone(entry: dict[str, Any]) -> BackboneConfig | None:
+    """The trunk that the entry states; None is the network's own."""
+    return BackboneConfig(**entry["backbone"]) if "backbone" in entry else None
+
+
 def _macs(network: Any, size: list[int] | None) -> str:
     if size is None:
-        return ""
+        return "depends on the image"
     with torch.device("meta"):
         image = torch.empty(1, network.preprocessing.num_channels, *size)
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        network(image)
-    return f"{counter.get_total_flops() / 2e9:.1f} at {size[0]}×{size[1]}"
+    return f"{count_macs(network, image) / 1e9:.1f} at {size[0]}×{size[1]}"
 
 
 def _vectors(families: list[str], held: dict[str, list[str]]) -> str:

@@ -24,7 +24,8 @@ MIDDLE = {"inference", "data", "losses", "metrics"}
 ENGINE_LEVEL = {"engine", "evaluation", "weights"}
 
 MAY_IMPORT: dict[str, set[str]] = {
-    "cli": {"build", "recipes", "report", "config", *ENGINE_LEVEL, *MIDDLE, "models", *MODELS_AND_BELOW},
+    "cli": {"bench", "build", "recipes", "report", "config", *ENGINE_LEVEL, *MIDDLE, "models", *MODELS_AND_BELOW},
+    "bench": {"build", "config", *ENGINE_LEVEL, *MIDDLE, "models", *MODELS_AND_BELOW},
     "build": {"recipes", "report", "config", *ENGINE_LEVEL, *MIDDLE, "models", *MODELS_AND_BELOW},
     "recipes": {"config", *BASE},
     "report": {"config", *MIDDLE, *BASE},

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +23,10 @@ from torch import Tensor, nn
 from perpixel.backbones.timm_backbone import BackboneConfig
 from perpixel.backbones.weight_files import read_checkpoint
 from perpixel.errors import CheckpointError, InvalidValue, nearest
+from perpixel.layers import ConvNorm
 from perpixel.types import Preprocessing
 
-__all__ = ["CAFFE_RESNETS", "DEEPLAB_PREPROCESSING", "CaffeResNet", "create_caffe_resnet"]
+__all__ = ["CAFFE_RESNETS", "DEEPLAB_PREPROCESSING", "Bottleneck", "CaffeResNet", "create_caffe_resnet"]
 
 CAFFE_RESNETS: dict[str, tuple[int, ...]] = {
     "caffe_resnet50": (3, 4, 6, 3),
@@ -114,40 +114,40 @@ class CaffeResNet(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """relu(x + increase(conv3x3(reduce(x)))): (B, C, h, w) -> (B, 4 C', h', w'); the 1x1 ``reduce`` strides."""
+    """relu(x + increase(conv3x3(reduce(x)))): (B, C, h, w) -> (B, 4 C', h', w').
+
+    The 1x1 ``reduce`` strides, or without ``stride_on_1x1`` the 3x3; ``merged`` is `ConvNorm`'s.
+    """
 
     def __init__(
-        self, in_channels: int, inner: int, *, stride: int, dilation: int, shortcut: bool, momentum: float
+        self,
+        in_channels: int,
+        inner: int,
+        *,
+        stride: int,
+        dilation: int,
+        shortcut: bool,
+        momentum: float,
+        stride_on_1x1: bool = True,
+        merged: bool = False,
     ) -> None:
         super().__init__()
         out_channels = inner * _EXPANSION
-        self.reduce = ConvNorm(in_channels, inner, 1, stride=stride, momentum=momentum)
-        self.conv3x3 = ConvNorm(inner, inner, 3, dilation=dilation, momentum=momentum)
-        self.increase = ConvNorm(inner, out_channels, 1, momentum=momentum)
-        self.shortcut = ConvNorm(in_channels, out_channels, 1, stride=stride, momentum=momentum) if shortcut else None
+        first, second = (stride, 1) if stride_on_1x1 else (1, stride)
+        self.reduce = ConvNorm(in_channels, inner, 1, stride=first, momentum=momentum, merged=merged)
+        self.conv3x3 = ConvNorm(inner, inner, 3, stride=second, dilation=dilation, momentum=momentum, merged=merged)
+        self.increase = ConvNorm(inner, out_channels, 1, momentum=momentum, merged=merged)
+        self.shortcut = (
+            ConvNorm(in_channels, out_channels, 1, stride=stride, momentum=momentum, merged=merged)
+            if shortcut
+            else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         kept = x if self.shortcut is None else self.shortcut(x)
         x = torch.relu(self.reduce(x))
         x = torch.relu(self.conv3x3(x))
         return torch.relu(kept + self.increase(x))
-
-
-class ConvNorm(nn.Module):
-    """Convolution without bias and batch norm, no activation: (B, C, h, w) -> (B, C', h', w')."""
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, dilation: int = 1, momentum: float
-    ) -> None:
-        super().__init__()
-        padding = dilation * (kernel // 2)
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel, stride=stride, padding=padding, dilation=dilation, bias=False
-        )
-        self.norm = nn.BatchNorm2d(out_channels, momentum=momentum)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.norm(self.conv(x)))
 
 
 def create_caffe_resnet(

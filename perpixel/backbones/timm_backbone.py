@@ -53,6 +53,8 @@ class BackboneConfig:
     in_channels: int = 3
     num_stages: int = 4
     """How many of the coarsest feature maps are returned."""
+    cut_stages: int = 0
+    """How many of the coarsest stages are left away, and not built (the PSPNet of segmentation_models.pytorch: 2)."""
     multi_grid: tuple[int, ...] = ()
     """Factors on the dilation of the last stage's blocks, one each (DeepLab v3: 1, 2, 4), which make the first block's
     dilation the stage's own; empty leaves the dilation as it is."""
@@ -71,6 +73,8 @@ class BackboneConfig:
             raise InvalidValue(f"factors of multi_grid must be >= 1, got {self.multi_grid}")
         if self.in_channels < 1 or self.num_stages < 1:
             raise InvalidValue(f"in_channels and num_stages must be >= 1, got {self.in_channels} and {self.num_stages}")
+        if self.cut_stages < 0:
+            raise InvalidValue(f"cut_stages must be >= 0, got {self.cut_stages}")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain Python values, one per field."""
@@ -121,6 +125,8 @@ def create_backbone(config: BackboneConfig) -> Backbone:
             "Any timm model with feature maps works: python -c 'import timm; print(timm.list_models())' lists them."
         )
     net = _build_features(config, _stem_arguments(config))
+    if config.cut_stages:
+        _drop_stages_behind_the_last_map(net)
     if config.dilation == "full" and config.output_stride < 32:
         _dilate_first_blocks(net)
     if config.multi_grid:
@@ -144,11 +150,13 @@ def _stem_arguments(config: BackboneConfig) -> dict[str, Any]:
 def _build_features(config: BackboneConfig, arguments: dict[str, Any]) -> Any:
     with torch.device("meta"):  # only to count the maps
         available = len(_timm_features(config, arguments, pretrained=False).feature_info.reduction())
-    if config.num_stages > available:
+    last = available - config.cut_stages
+    if config.num_stages > last:
+        without = f" less cut_stages={config.cut_stages}" if config.cut_stages else ""
         raise InvalidValue(
-            f"backbone {config.name!r} has {available} feature maps, num_stages={config.num_stages} asked"
+            f"backbone {config.name!r} has {available} feature maps{without}, num_stages={config.num_stages} asked"
         )
-    arguments = {**arguments, "out_indices": tuple(range(available - config.num_stages, available))}
+    arguments = {**arguments, "out_indices": tuple(range(last - config.num_stages, last))}
     pretrained = config.weights == "timm"
     if pretrained and config.stem == "deep64" and config.name in ("resnet50", "resnet101", "resnet152"):
         config = BackboneConfig(**{**config.to_dict(), "name": config.name + "s"})  # timm's name of the same network
@@ -173,6 +181,13 @@ def _timm_features(config: BackboneConfig, arguments: dict[str, Any], *, pretrai
         ) from error
     except (OSError, RuntimeError, ValueError) as error:
         raise cannot_fetch(config.name, error) from error
+
+
+def _drop_stages_behind_the_last_map(net: Any) -> None:
+    """timm's MobileNets and EfficientNets keep, and compute, stages that no map is taken from."""
+    blocks, last = getattr(net, "blocks", None), net.feature_info.module_name()[-1]
+    if isinstance(blocks, nn.Sequential) and last.startswith("blocks."):
+        del blocks[int(last.split(".")[1]) + 1 :]
 
 
 def _dilate_first_blocks(net: nn.Module) -> None:

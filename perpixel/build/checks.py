@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 
-from perpixel.backbones import CAFFE_RESNETS, BackboneConfig
-from perpixel.build.networks import in_channels
+from perpixel.backbones import CAFFE_RESNETS, ICNET_TRUNK, NAMED_TRUNKS, BackboneConfig
+from perpixel.build.networks import build_network, in_channels
 from perpixel.config import BackboneChoice, ModelChoice, RunConfig
 from perpixel.errors import InvalidValue, nearest
 from perpixel.losses import LOSSES, SegmentationLoss
 from perpixel.models import MODELS
+from perpixel.weights import check_narrower
 
 __all__ = ["check_names"]
 
@@ -38,9 +41,21 @@ def check_names(config: RunConfig) -> list[Problem]:
         if channels[0] != channels[1]:
             message = f"the stages share one data set, read with the first one's {channels[0]} channels"
             problems.append((f"{where}.model.backbone.in_channels", channels[1], message))
-        if stage.start not in ("scratch", "previous") and not Path(stage.start).exists():
+        if stage.start not in ("scratch", "previous", "pruned") and not Path(stage.start).exists():
             problems.append((f"{where}.start", stage.start, "no such artifact or weight file"))
+        if stage.start == "pruned" and not problems:
+            check = partial(_check_narrowing, config.model_of(index), config.model_of(index - 1))
+            problems += _caught(f"{where}.start", stage.start, check)
     return problems
+
+
+def _check_narrowing(smaller: ModelChoice, larger: ModelChoice) -> None:
+    networks = []
+    for model in (smaller, larger):
+        trunk = None if model.backbone is None else model.backbone.model_copy(update={"weights": "none"})
+        with torch.device("meta"):  # shapes are enough
+            networks.append(build_network(model.model_copy(update={"backbone": trunk}), 2))
+    check_narrower(*networks)
 
 
 def _term_check(term: Any) -> Callable[[], object]:
@@ -69,12 +84,14 @@ def _model_problems(model: ModelChoice, where: str) -> Iterator[Problem]:
 
 
 def _backbone_problems(backbone: BackboneChoice, where: str) -> Iterator[Problem]:
-    if backbone.name not in CAFFE_RESNETS and not timm.is_model(backbone.name):
-        known = (*timm.list_models(), *CAFFE_RESNETS)
+    own = (*CAFFE_RESNETS, *NAMED_TRUNKS, ICNET_TRUNK)
+    if backbone.name not in own and not timm.is_model(backbone.name):
+        known = (*timm.list_models(), *own)
         yield f"{where}.name", backbone.name, f"timm has no such model{nearest(backbone.name, known)}"
     if backbone.weights not in ("none", "timm") and not Path(backbone.weights).is_file():
         yield f"{where}.weights", backbone.weights, "no such weight file; 'none' is random, 'timm' fetches timm's"
-    yield from _caught(where, backbone.name, lambda: BackboneConfig(**backbone.model_dump()))
+    for field, value in backbone.model_dump().items():
+        yield from _caught(f"{where}.{field}", value, partial(BackboneConfig, **{field: value}))
 
 
 def _caught(where: str, value: Any, attempt: Callable[[], object]) -> list[Problem]:

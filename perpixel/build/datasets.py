@@ -53,6 +53,7 @@ _PER_STAGE = (
     "class_crop",
     "elastic",
     "elastic_grid",
+    "rotation",
     "mirror",
     "batch_size",
 )
@@ -182,6 +183,7 @@ def augmentation(choice: DataChoice) -> Augmentation:
         class_crop=choice.class_crop,
         elastic=choice.elastic,
         elastic_grid=choice.elastic_grid,
+        rotation=choice.rotation,
         mirror=choice.mirror,
     )
 

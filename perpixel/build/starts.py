@@ -9,7 +9,7 @@ from typing import Any
 from perpixel.errors import CheckpointError
 from perpixel.labels import LabelSpace
 from perpixel.models import Network
-from perpixel.weights import Artifact, import_checkpoint, load_artifact, transfer
+from perpixel.weights import Artifact, import_checkpoint, load_artifact, prune_into, transfer
 
 __all__ = ["load_start", "resume_start"]
 
@@ -18,13 +18,15 @@ def load_start(start: str, network: Network, labels: LabelSpace, previous: Path 
     """Fills a new network as ``start`` says and yields what was done, in words.
 
     Args:
-        start: ``scratch``, ``previous``, an artifact folder, or the file of a published checkpoint.
+        start: ``scratch``, ``previous``, ``pruned`` (``previous``, narrowed to this network's width), an artifact
+            folder, or the file of a published checkpoint.
         network: Filled in place.
         labels: Its classes; those of the same name keep their weights.
         previous: The artifact of the stage before.
 
     Raises:
         CheckpointError: there are no such weights, or too few of them fit.
+        InvalidValue: ``start`` is ``pruned``, and this network is no narrower form of the previous one.
     """
     notes = getattr(network.backbone, "notes", ())
     yield from (("backbone", note) for note in notes)
@@ -35,7 +37,10 @@ def load_start(start: str, network: Network, labels: LabelSpace, previous: Path 
         return
     path = _source(start, previous)
     source = _artifact(path)
-    yield str(path), transfer(network, labels, source).summary()
+    if start == "pruned":
+        yield f"{path}, pruned", prune_into(network, source.network).summary()
+    else:
+        yield str(path), transfer(network, labels, source).summary()
     if _take_preprocessing(network, source):
         yield "preprocessing", f"that of {path}, which its weights were trained with"
 
@@ -51,9 +56,9 @@ def resume_start(start: str, network: Network, previous: Path | None) -> None:
 
 
 def _source(start: str, previous: Path | None) -> Path:
-    path = previous if start == "previous" else Path(start)
+    path = previous if start in ("previous", "pruned") else Path(start)
     if path is None:
-        raise CheckpointError("start 'previous' needs a stage before it; give 'scratch', an artifact or a file")
+        raise CheckpointError(f"start {start!r} needs a stage before it; give 'scratch', an artifact or a file")
     return path
 
 

@@ -44,7 +44,12 @@ COMMANDS = {
         "perpixel.cli.verify:verify",
         "Proves by numbers that networks and losses compute what the published code computes.",
     ),
+    "prune": (
+        "perpixel.cli.prune:prune",
+        "Makes a narrower model of one: in every layer the kernels with the largest L1 norm stay.",
+    ),
     "report": ("perpixel.cli.report:report", "Writes the report of a run again, or compares two runs."),
+    "bench": ("perpixel.cli.bench:bench", "Runs a benchmark by name; without a name lists them."),
 }
 """Where each command is, and its line in the list of commands, which is shown without importing any."""
 
@@ -58,6 +63,7 @@ _USAGE = {
     "recipes": "[NAME] [OPTIONS]",
     "import": "FILE --out DIR [OPTIONS] [option=value ...]",
     "verify": "[PATH ...] [OPTIONS]",
+    "prune": "MODEL --out DIR [OPTIONS]",
     "report": "RUN [RUN2]",
 }
 

@@ -43,6 +43,7 @@ class BackboneChoice(Strict):
     )
     in_channels: Whole = Field(default=3, ge=1, description="Channels of the images; 3 is RGB.")
     num_stages: Whole = Field(default=4, ge=1, le=8, description="Coarsest feature maps that the network receives.")
+    cut_stages: Whole = Field(default=0, ge=0, le=7, description="Coarsest stages left away; 0 keeps them all.")
     multi_grid: tuple[Whole, ...] = Field(
         default=(), description="Factors on the dilation of the last stage's blocks (DeepLab v3: 1, 2, 4); [] is none."
     )

@@ -76,6 +76,9 @@ class DataChoice(Strict):
         default=0.0, ge=0, description="Standard deviation of random elastic displacements, pixels; U-Net 10, 0: none."
     )
     elastic_grid: Whole = Field(default=3, ge=2, description="Points per side of the grid of displacements.")
+    rotation: Number = Field(
+        default=0.0, ge=0, le=180, description="Largest random rotation either way, degrees; 180: any angle, 0: none."
+    )
     mirror: Whole = Field(
         default=0, ge=0, description="Pixels of mirrored image that windows may reach beyond its edges; 0: none."
     )

@@ -89,7 +89,8 @@ class Stage(Strict):
     start: str = Field(
         default="scratch",
         min_length=1,
-        description="Where weights come from: 'scratch', 'previous' (stage), or the path of an artifact or file.",
+        description="Where weights come from: 'scratch', 'previous' (stage), 'pruned' (the previous stage's network, "
+        "narrowed to this one's width), or the path of an artifact or file.",
     )
     terms: tuple[TermChoice, ...] | None = Field(
         default=None,
@@ -191,7 +192,7 @@ class RunConfig(Strict):
         first = self.stages[0]
         if first.model is None:
             conflict("RunConfig", "the first stage needs a network, such as name: dfn", "stages", 0, "model")
-        if first.start == "previous":
+        if first.start in ("previous", "pruned"):
             message = "no stage comes before the first one; give 'scratch' or a path"
             conflict("RunConfig", message, "stages", 0, "start", value=first.start)
         names = [stage.name for stage in self.stages]

@@ -30,7 +30,7 @@ def bilinear_kernel(size: int, *, dtype: torch.dtype | None = None, device: torc
 
 
 class BilinearDeconv(nn.ConvTranspose2d):
-    """Enlarges each channel by itself: (B, C, h, w) -> (B, C, s(h - 1) + k - 2p, s(w - 1) + k - 2p).
+    """Enlarges each channel by itself: (B, C, h, w) -> (B, C, s(h - 1) + k - 2p + o, s(w - 1) + k - 2p + o).
 
     The weights (C, C / groups, k, k) begin with the bilinear kernel where a channel meets itself and zero elsewhere,
     the bias with zero; training may change them all.
@@ -40,12 +40,14 @@ class BilinearDeconv(nn.ConvTranspose2d):
         stride: s, the enlargement.
         kernel_size: k; None takes 2s for an even and 2s - 1 for an odd stride, which interpolates.
         padding: p cells cut off each side of the result.
+        output_padding: o cells added to its end, below the stride; an odd kernel needs one to double a size.
         groups: 1 holds a weight for every pair of channels (FCN), C one kernel per channel.
         bias: Adds one learned value per channel.
         fixed: The weights (and bias) need no gradient: no optimiser takes them, and no weight decay shrinks them.
 
     Raises:
-        InvalidValue: a number is not positive, the padding negative, or the groups do not divide the channels.
+        InvalidValue: a number is not positive, a padding negative or too large, or the groups do not divide the
+            channels.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class BilinearDeconv(nn.ConvTranspose2d):
         *,
         kernel_size: int | None = None,
         padding: int = 0,
+        output_padding: int = 0,
         groups: int = 1,
         bias: bool = False,
         fixed: bool = False,
@@ -65,7 +68,18 @@ class BilinearDeconv(nn.ConvTranspose2d):
                 f"no bilinear deconvolution of {channels} channels in {groups} groups, stride {stride}, kernel "
                 f"{kernel_size}, padding {padding}: all must be positive, the padding >= 0, the groups a divisor"
             )
-        super().__init__(channels, channels, kernel_size, stride=stride, padding=padding, groups=groups, bias=bias)
+        if not 0 <= output_padding < stride:
+            raise InvalidValue(f"output_padding must lie in [0, stride), got {output_padding} with stride {stride}")
+        super().__init__(
+            channels,
+            channels,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            output_padding=output_padding,
+            groups=groups,
+            bias=bias,
+        )
         self.requires_grad_(not fixed)
 
     def reset_parameters(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ConvNormAct", "PooledBatchNorm2d", "init_new_layers"]
+__all__ = ["ConvNorm", "ConvNormAct", "PooledBatchNorm2d", "init_new_layers"]
 
 
 class PooledBatchNorm2d(nn.BatchNorm2d):
@@ -53,6 +53,35 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.act(self.norm(self.conv(x)))
+        return out
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias (size kept at stride 1) and batch norm, no activation: (B, C, h, w) -> (B, C', h', w').
+
+    ``merged`` is the form of a release whose batch norms were folded into its convolutions: these have biases instead.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        momentum: float = 0.1,
+        merged: bool = False,
+    ) -> None:
+        super().__init__()
+        padding = dilation * (kernel_size // 2)
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride=stride, padding=padding, dilation=dilation, bias=merged
+        )
+        self.norm = nn.Identity() if merged else nn.BatchNorm2d(out_channels, momentum=momentum)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.conv(x))
         return out
 
 

@@ -5,9 +5,12 @@ dilation 4, fc7 as a 1x1 one, then class scores at stride 8. The context module 
 sees, by 3x3 convolutions of growing dilation that begin as the identity.
 
 Shapes: B batch, C channels, H W image, K classes, h w scores with h = ceil((H - 372) / 8).
-No convolution of the front end pads, so 186 pixels are lost on each side (``margin``): cell i is centred on pixel
-189.5 + 8i and sees the 380 pixels from 8i on. 373 to 380 pixels give one cell, 500 give 16, 900 give 66; of sizes that
-are no 372 + 8n the last cell reaches beyond the image, so ``valid_size`` names the next that is.
+No convolution of the front end pads, so 186 pixels are lost on each side (``margin``): cell i sees the 380 pixels from
+8i on. 373 to 380 pixels give one cell, 500 give 16, 900 give 66. As published, cell i lies on pixel 186 + 8i and learns
+its label, 3.5 pixels before the centre of what it sees: 372 + 8n + 1 pixels give n + 1 cells, one of them on the first
+and one on the last inner pixel, ``valid_size`` names the next such size, and scores are enlarged with aligned corners.
+With the deconvolution (``upsample``) cells lie on their centres, 189.5 + 8i, all inner labels are learned, and the
+sizes are 372 + 8n.
 
 Forms of the published code (fyu/dilation), whose layer names the layers have; parameters for 3 image channels:
 
@@ -22,9 +25,10 @@ Cityscapes basic   10     each    19          16/8, fixed   134,373,043
 
 The last two counts are derived here by hand: the front end has 134,260,544 + 4097 K, a basic module of n layers
 (n - 1)(9K² + K) + K² + K, the deconvolution 256 K. The two first ones are those of the reference vectors.
-Differs from the authors' code: they bring the scores to the image's size by sampling cell p / 8 for pixel p, which
-moves them by 3.5 pixels, and compare cell i with the label of pixel 8i of the inner image; here scores are enlarged
-with each cell over the 8x8 pixels that it is centred on, and compared with the label in the middle of those.
+Differs from the authors' code: they interpolate probabilities between cells, here logits are interpolated. Their last
+cell sees 380 pixels like all others; here, with 372 + 8n + 1 pixels, it lacks the last 7, and its poolings take what
+there is. Of sizes that are no 372 + 8n + 1 (without ``upsample``) scores are stretched over the inner image, by up to 7
+pixels at its end.
 """
 
 from __future__ import annotations
@@ -134,7 +138,7 @@ class DilatedNet(Network):
             num_classes,
             preprocessing=trunk.preprocessing,
             logit_stride=1 if config.upsample else _STRIDE,
-            align_corners=False,
+            align_corners=not config.upsample,
             minimum_size=2 * _MARGIN + 1,
         )
         if trunk.layout.fully_connected is None:
@@ -179,13 +183,16 @@ class DilatedNet(Network):
         return SegOutput(logits, deep=(front,) if self.supervised else ())
 
     def valid_size(self, height: int, width: int) -> tuple[int, int]:
-        """Returns the smallest size of the form 372 + 8n that holds (height, width): every cell lies in the image."""
-        lost = 2 * _MARGIN
-        cells = [max(1, -(-(side - lost) // _STRIDE)) for side in (height, width)]
-        return lost + _STRIDE * cells[0], lost + _STRIDE * cells[1]
+        """Returns the smallest 372 + 8n + 1 that hold (height, width): sizes whose last inner pixel bears a cell.
+
+        With ``upsample`` the smallest 372 + 8n: every cell lies in the image.
+        """
+        first = 2 * _MARGIN + (_STRIDE if self.config.upsample else 1)
+        steps = [max(0, -(-(side - first) // _STRIDE)) for side in (height, width)]
+        return first + _STRIDE * steps[0], first + _STRIDE * steps[1]
 
     def default_terms(self) -> tuple[Term, ...]:
-        """Cross-entropy of the last scores: cell by cell, or on all pixels where they are enlarged (train.py --up)."""
+        """Cross-entropy of the last scores: against every eighth inner label, or all where enlarged (train.py --up)."""
         return (Term(name="main", at="target" if self.config.upsample else "logits"),)
 
 

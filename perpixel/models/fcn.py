@@ -1,7 +1,9 @@
-"""FCN-32s on a residual backbone: the plain baseline of this family (Long et al., CVPR 2015, arXiv:1411.4038).
+"""FCN on a residual backbone: the plain baseline of this family (Long et al., CVPR 2015, arXiv:1411.4038).
 
 Shapes: B batch, C channels, H W image, K classes. The form of ycszen/TorchSeg (voc.fcn32s.R101_v1c): one head on the
-coarsest map, an auxiliary head on the one before it, both upsampled bilinearly with aligned corners.
+coarsest map, an auxiliary head on the one before it, both upsampled bilinearly with aligned corners. On a backbone of
+output stride 8 it is the dilated FCN of torchvision (corners not aligned) and of PyTorch-Encoding (aligned), which drop
+single elements before the classifier where this drops whole channels, and differ in the auxiliary head's weight.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ class FCN(Network):
             init_new_layers(self.auxiliary_head)
 
     def forward(self, images: Tensor) -> SegOutput:
-        """Maps images (B, C, H, W) to logits (B, K, H/32, W/32), rounded up."""
+        """Maps images (B, C, H, W) to logits (B, K, H/s, W/s), rounded up, s the backbone's output stride."""
         features = self.backbone(images)
         logits = self.head(features[-1])
         if self.auxiliary_head is None or not self.supervised:

@@ -14,7 +14,8 @@ __all__ = ["resize", "resize_labels"]
 
 def resize(x: Tensor, size: tuple[int, int] | torch.Size, *, align_corners: bool) -> Tensor:
     """Resizes (B, C, H, W) to (B, C, h, w) bilinearly, without antialiasing; the same tensor when the size is right."""
-    if x.shape[-2:] == tuple(size):
+    # A graph exported for any size must not depend on which sizes agree: it always resizes, at worst to no effect.
+    if not torch.compiler.is_exporting() and x.shape[-2:] == tuple(size):
         return x
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=align_corners)
 

@@ -16,6 +16,14 @@ from perpixel.recipes.deeplab import (
     deeplab_v2_vgg_voc,
     deeplab_v2_voc,
 )
+from perpixel.recipes.deeplab_v3 import (
+    deeplab_v3_cityscapes,
+    deeplab_v3_voc,
+    deeplab_v3_voc_test,
+    deeplab_v3plus_cityscapes,
+    deeplab_v3plus_resnet_voc,
+    deeplab_v3plus_voc,
+)
 from perpixel.recipes.dfn import (
     dfn_camvid,
     dfn_camvid_small,
@@ -24,13 +32,40 @@ from perpixel.recipes.dfn import (
     dfn_voc,
     dfn_voc_paper,
 )
-from perpixel.recipes.dilated import dilatednet_camvid, dilatednet_voc
+from perpixel.recipes.dilated import dilatednet_camvid, dilatednet_cityscapes, dilatednet_kitti, dilatednet_voc
 from perpixel.recipes.dpn import dpn_voc
+from perpixel.recipes.encnet import (
+    encnet_ade20k,
+    encnet_pcontext,
+    encnet_r50_ade20k,
+    encnet_voc,
+    encnet_voc_finetune,
+)
 from perpixel.recipes.fcn import fcn8s_at_once_voc, fcn_voc
+from perpixel.recipes.gcn import gcn_cityscapes, gcn_voc
+from perpixel.recipes.hrnet import (
+    hrnet_ade20k,
+    hrnet_cityscapes,
+    hrnet_lip,
+    hrnet_pascal_context,
+    ocrnet_ade20k,
+    ocrnet_cityscapes,
+    ocrnet_lip,
+    ocrnet_pascal_context,
+)
+from perpixel.recipes.icnet import icnet_cityscapes, icnet_pruned_cityscapes, icnet_resnet50_cityscapes
 from perpixel.recipes.lrr import lrr_voc
 from perpixel.recipes.parsenet import parsenet_voc
+from perpixel.recipes.pspnet import pspnet_r50_ade20k, pspnet_r101_cityscapes, pspnet_r101_voc
+from perpixel.recipes.refinenet import (
+    refinenet_cityscapes,
+    refinenet_lw_mbv2_voc,
+    refinenet_lw_nyud,
+    refinenet_voc,
+)
 from perpixel.recipes.segnet import segnet_basic_camvid, segnet_camvid
 from perpixel.recipes.unet import unet_carvana, unet_isbi
+from perpixel.recipes.unet_backbone import unet_backbone_camvid
 from perpixel.recipes.zoomout import zoomout_voc
 
 __all__ = ["RECIPES", "get_recipe", "recipe_details", "recipe_summary"]
@@ -47,20 +82,54 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "crf_rnn_voc": crf_rnn_voc,
     "dilatednet_voc": dilatednet_voc,
     "dilatednet_camvid": dilatednet_camvid,
+    "dilatednet_kitti": dilatednet_kitti,
+    "dilatednet_cityscapes": dilatednet_cityscapes,
     "parsenet_voc": parsenet_voc,
     "deeplab_largefov_voc": deeplab_largefov_voc,
     "deeplab_msc_largefov_voc": deeplab_msc_largefov_voc,
     "deeplab_v2_voc": deeplab_v2_voc,
     "deeplab_v2_vgg_voc": deeplab_v2_vgg_voc,
+    "deeplab_v3_voc": deeplab_v3_voc,
+    "deeplab_v3_voc_test": deeplab_v3_voc_test,
+    "deeplab_v3_cityscapes": deeplab_v3_cityscapes,
+    "deeplab_v3plus_voc": deeplab_v3plus_voc,
+    "deeplab_v3plus_cityscapes": deeplab_v3plus_cityscapes,
+    "deeplab_v3plus_resnet_voc": deeplab_v3plus_resnet_voc,
+    "pspnet_r50_ade20k": pspnet_r50_ade20k,
+    "pspnet_r101_voc": pspnet_r101_voc,
+    "pspnet_r101_cityscapes": pspnet_r101_cityscapes,
     "segnet_camvid": segnet_camvid,
     "segnet_basic_camvid": segnet_basic_camvid,
     "deconvnet_voc": deconvnet_voc,
     "unet_isbi": unet_isbi,
     "unet_carvana": unet_carvana,
+    "unet_backbone_camvid": unet_backbone_camvid,
+    "gcn_voc": gcn_voc,
+    "gcn_cityscapes": gcn_cityscapes,
+    "hrnet_cityscapes": hrnet_cityscapes,
+    "hrnet_pascal_context": hrnet_pascal_context,
+    "hrnet_lip": hrnet_lip,
+    "hrnet_ade20k": hrnet_ade20k,
+    "ocrnet_cityscapes": ocrnet_cityscapes,
+    "ocrnet_pascal_context": ocrnet_pascal_context,
+    "ocrnet_lip": ocrnet_lip,
+    "ocrnet_ade20k": ocrnet_ade20k,
+    "icnet_cityscapes": icnet_cityscapes,
+    "icnet_pruned_cityscapes": icnet_pruned_cityscapes,
+    "icnet_resnet50_cityscapes": icnet_resnet50_cityscapes,
     "lrr_voc": lrr_voc,
     "zoomout_voc": zoomout_voc,
     "dpn_voc": dpn_voc,
     "adelaide_voc": adelaide_voc,
+    "refinenet_voc": refinenet_voc,
+    "refinenet_cityscapes": refinenet_cityscapes,
+    "refinenet_lw_nyud": refinenet_lw_nyud,
+    "refinenet_lw_mbv2_voc": refinenet_lw_mbv2_voc,
+    "encnet_pcontext": encnet_pcontext,
+    "encnet_ade20k": encnet_ade20k,
+    "encnet_r50_ade20k": encnet_r50_ade20k,
+    "encnet_voc": encnet_voc,
+    "encnet_voc_finetune": encnet_voc_finetune,
 }
 """Every recipe by name; a configuration made by one bears its name in ``recipe``."""
 

@@ -10,6 +10,7 @@ from perpixel.weights.importers import (
     import_checkpoint,
     import_weights,
 )
+from perpixel.weights.pruning import PruneReport, check_narrower, prune, prune_into
 from perpixel.weights.transfer import TransferReport, transfer
 from perpixel.weights.verify import Row, Verification, find_vectors, verify
 
@@ -19,14 +20,18 @@ __all__ = [
     "Imported",
     "Importer",
     "LoadReport",
+    "PruneReport",
     "Row",
     "TransferReport",
     "Verification",
+    "check_narrower",
     "find_vectors",
     "import_checkpoint",
     "import_weights",
     "load_artifact",
     "open_checkpoint",
+    "prune",
+    "prune_into",
     "read_checkpoint",
     "read_description",
     "save_artifact",

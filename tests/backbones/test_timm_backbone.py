@@ -59,6 +59,19 @@ def test_multi_grid_of_another_length_than_the_stage_is_refused() -> None:
         create_backbone(BackboneConfig(name="resnet50", multi_grid=(1, 2)))
 
 
+def test_cut_stages_leaves_the_coarsest_stages_away() -> None:
+    whole, cut = (create_backbone(BackboneConfig(name="resnet18", num_stages=2, cut_stages=n)) for n in (0, 2))
+    assert (whole.strides, cut.strides, cut.channels) == ((16, 32), (4, 8), (64, 128))
+    assert not any(key.startswith(("net.layer3", "net.layer4")) for key in cut.state_dict())
+    mobile = create_backbone(BackboneConfig(name="mobilenetv2_035", num_stages=1, cut_stages=2))
+    assert (mobile.strides, len(mobile.net.blocks)) == ((8,), 3)  # type: ignore[arg-type]
+    assert mobile(torch.zeros(1, 3, 32, 32))[0].shape[1:] == (mobile.channels[0], 4, 4)
+    with pytest.raises(InvalidValue, match="5 feature maps less cut_stages=2, num_stages=4 asked"):
+        create_backbone(BackboneConfig(name="resnet18", cut_stages=2))
+    with pytest.raises(InvalidValue, match="cut_stages must be >= 0, got -1"):
+        BackboneConfig(cut_stages=-1)
+
+
 def test_stem_deep64_is_timms_resnet_s() -> None:
     ours = create_backbone(BackboneConfig(name="resnet50", stem="deep64")).net.state_dict()
     theirs = timm.create_model("resnet50s", features_only=True).state_dict()

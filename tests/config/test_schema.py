@@ -48,7 +48,7 @@ def test_choice_mirrors_the_object_it_becomes(choice: type[BaseModel], target: A
 
 
 def test_backbone_choice_defaults_equal_those_of_the_backbone() -> None:
-    assert BackboneChoice().model_dump() == BackboneConfig().to_dict()
+    assert BackboneChoice().model_dump(mode="json") == BackboneConfig().to_dict()
     BackboneConfig(**BackboneChoice(stem="deep64", output_stride=8).model_dump())
 
 

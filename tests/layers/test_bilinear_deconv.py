@@ -58,6 +58,13 @@ def test_bilinear_deconv_fixed_needs_no_gradient_and_bias_begins_with_zero() -> 
     assert learned.weight.requires_grad
 
 
+def test_bilinear_deconv_of_an_odd_kernel_doubles_by_an_output_padding() -> None:
+    deconv = BilinearDeconv(1, 2, kernel_size=3, padding=1, output_padding=1)
+    doubled = deconv(torch.tensor([[[[1.0, 3.0]]]]))
+    assert doubled.shape == (1, 1, 2, 4)
+    assert doubled[0, 0, 0].tolist() == [1.0, 2.0, 3.0, 1.5]  # cell 2i is cell i; beyond the last there are zeros
+
+
 def test_bilinear_deconv_builds_without_memory() -> None:
     with torch.device("meta"):
         deconv = BilinearDeconv(21, 32)
@@ -72,6 +79,7 @@ def test_bilinear_deconv_builds_without_memory() -> None:
         ({"channels": 3, "stride": 2, "kernel_size": 0}, "kernel 0"),
         ({"channels": 3, "stride": 2, "padding": -1}, "padding -1"),
         ({"channels": 3, "stride": 2, "groups": 2}, "3 channels in 2 groups"),
+        ({"channels": 3, "stride": 2, "output_padding": 2}, r"output_padding must lie in \[0, stride\), got 2"),
     ],
 )
 def test_bilinear_deconv_numbers_that_fit_nothing_are_refused(arguments: dict[str, int], message: str) -> None:

@@ -2,13 +2,24 @@ import pytest
 import torch
 from torch import nn
 
-from perpixel.layers import ConvNormAct, PooledBatchNorm2d, init_new_layers
+from perpixel.layers import ConvNorm, ConvNormAct, PooledBatchNorm2d, init_new_layers
 
 
 @pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (3, 1), (3, 4), (7, 1)])
 def test_conv_norm_act_stride_one_keeps_the_size(kernel: int, dilation: int) -> None:
     block = ConvNormAct(3, 5, kernel, dilation=dilation)
     assert block(torch.randn(2, 3, 11, 9)).shape == (2, 5, 11, 9)
+
+
+def test_conv_norm_merged_has_a_bias_where_the_plain_one_has_its_norm() -> None:
+    plain, merged = ConvNorm(2, 3, 3, dilation=2).eval(), ConvNorm(2, 3, 3, dilation=2, merged=True).eval()
+    scale = (1 + plain.norm.eps) ** -0.5  # type: ignore[operator]
+    merged.conv.weight.data = scale * plain.conv.weight.data
+    torch.nn.init.zeros_(merged.conv.bias)  # type: ignore[arg-type]
+    x = torch.randn(2, 2, 7, 5)
+    torch.testing.assert_close(merged(x), plain(x))
+    assert plain(x).min() < 0  # no activation
+    assert [name for name, _ in merged.named_parameters()] == ["conv.weight", "conv.bias"]
 
 
 def test_pooled_batch_norm_single_value_uses_running_statistics() -> None:

@@ -116,11 +116,26 @@ def test_dilatednet_scores_have_the_stated_size(size: tuple[int, int], cells: tu
         assert network(torch.randn(1, 3, *size)).logits.shape == (1, 3, *cells)
 
 
-def test_valid_size_is_the_next_that_cells_fill() -> None:
+def test_valid_size_is_the_next_whose_last_inner_pixel_bears_a_cell() -> None:
     network = build(context="none")
+    assert network.valid_size(428, 444) == (429, 445)
+    assert network.valid_size(1, 430) == (373, 437)
+    assert network.valid_size(*network.valid_size(700, 374)) == network.valid_size(700, 374) == (701, 381)
+    with torch.no_grad():
+        assert network(torch.randn(1, 3, *network.valid_size(380, 373))).logits.shape == (1, 3, 2, 1)
+
+
+def test_valid_size_of_the_upsampled_form_is_the_next_that_cells_fill() -> None:
+    network = build(context="none", upsample=True)
     assert network.valid_size(428, 444) == (428, 444)
     assert network.valid_size(1, 429) == (380, 436)
     assert network.valid_size(*network.valid_size(700, 373)) == network.valid_size(700, 373)
+
+
+@pytest.mark.parametrize("upsample", [False, True])
+def test_corners_are_aligned_unless_the_deconvolution_enlarges(upsample: bool) -> None:
+    network = build(context="none", upsample=upsample)
+    assert (network.align_corners, network.logit_stride) == ((False, 1) if upsample else (True, 8))
 
 
 def test_upsampled_form_covers_the_image_less_its_margin() -> None:
@@ -146,30 +161,72 @@ def test_deep_is_the_front_end_and_logits_follow_from_it() -> None:
     assert network(torch.randn(1, 3, 380, 380)).deep == ()
 
 
-def test_segmenter_mirrors_the_margin_as_the_authors_do() -> None:
-    """Reflection without the edge pixel (OpenCV's REFLECT_101), more than once where the image is small."""
-    network = build(2, context="basic", context_layers=5, context_padding="each")
-    image = torch.randint(0, 256, (1, 3, 24, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    mirrored = np.pad(image.numpy(), ((0, 0), (0, 0), (186, 186), (186, 186)), mode="reflect")
+def sampled(cells: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Values at p / 8 between cells (B, K, h, w), as the authors' test code takes them: the rule, written out."""
+    rows, columns = (torch.arange(side, dtype=cells.dtype) / 8 for side in (height, width))
+    for dim, at in ((2, rows), (3, columns)):
+        low = at.floor().long()
+        high = (low + 1).clamp(max=cells.shape[dim] - 1)  # its weight is 0 where there is none
+        share = (at - low).view([-1 if d == dim else 1 for d in range(4)])
+        cells = (1 - share) * cells.index_select(dim, low) + share * cells.index_select(dim, high)
+    return cells
+
+
+def mirrored_scores(network: DilatedNet, image: torch.Tensor, below: int) -> torch.Tensor:
+    """The network's cells on an image mirrored as OpenCV's REFLECT_101 does, ``below`` pixels past the far margin."""
+    mirrored = np.pad(image.numpy(), ((0, 0), (0, 0), (186, 186 + below), (186, 186 + below)), mode="reflect")
     mean, std = (torch.tensor(v)[:, None, None] for v in (network.preprocessing.mean, network.preprocessing.std))
     with torch.no_grad():
-        expected = network((torch.from_numpy(mirrored) / 255 - mean) / std).logits
-    expected = torch.nn.functional.interpolate(expected, size=(24, 40), mode="bilinear", align_corners=False)
+        x = (torch.from_numpy(mirrored) / 255 - mean) / std
+        return network(x.to(network.classifier.weight.dtype)).logits
+
+
+def test_segmenter_mirrors_the_margin_and_samples_cells_as_the_authors_do() -> None:
+    """Reflection without the edge pixel, more than once where the image is small; pixel p is cell p / 8."""
+    network = build(2, context="basic", context_layers=5, context_padding="each")
+    image = torch.randint(0, 256, (1, 3, 24, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    cells = mirrored_scores(network, image, below=1)
+    assert cells.shape == (1, 2, 4, 6)
     logits = Segmenter(network, LabelSpace.numbered(2)).logits(image)
-    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(logits, sampled(cells, 24, 40), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(logits[..., ::8, ::8], cells[..., :-1, :-1], rtol=1e-4, atol=1e-6)
 
 
-def test_loss_compares_each_cell_with_the_label_in_its_middle() -> None:
+def test_only_the_last_cells_lack_what_lies_beyond_the_image() -> None:
+    """The authors give every cell its 380 pixels: with seven more mirrored, all cells but the last are the same."""
+    network = build(2, context="none").double()
+    torch.nn.init.normal_(network.classifier.weight)
+    image = torch.randint(0, 256, (1, 3, 17, 25), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    ours, theirs = (mirrored_scores(network, image, below=below) for below in (0, 7))
+    assert ours.shape == theirs.shape == (1, 2, 3, 4)
+    torch.testing.assert_close(ours[..., :-1, :-1], theirs[..., :-1, :-1], rtol=0, atol=1e-12)
+    assert not torch.allclose(ours[..., -1, :], theirs[..., -1, :], rtol=0, atol=1e-12)
+
+
+def test_loss_compares_cell_i_with_the_label_of_inner_pixel_8i() -> None:
     network = build(2, context="none")
     criterion = SegmentationLoss(
         network.default_terms(), num_classes=2, align_corners=network.align_corners, margin=network.margin
     )
     torch.nn.init.normal_(network.classifier.weight)
-    target = torch.full((1, 388, 380), 255)
-    target[0, 186 + 4, 186 + 4] = 0
-    target[0, 186 + 12, 186 + 4] = 1
-    output = network(torch.randn(1, 3, 388, 380))
-    expected = torch.nn.functional.cross_entropy(output.logits, torch.tensor([[[0], [1]]]))
+    target = torch.full((1, 389, 373), 255)
+    target[0, 186, 186] = 0
+    target[0, 186 + 8, 186] = 1
+    target[0, 186 + 16, 186] = 1
+    output = network(torch.randn(1, 3, 389, 373))
+    expected = torch.nn.functional.cross_entropy(output.logits, torch.tensor([[[0], [1], [1]]]))
+    assert criterion(output, target).total.item() == pytest.approx(expected.item())
+
+
+def test_loss_learns_every_eighth_inner_label_of_a_window() -> None:
+    network = build(3, context="none")
+    criterion = SegmentationLoss(
+        network.default_terms(), num_classes=3, align_corners=network.align_corners, margin=network.margin
+    )
+    torch.nn.init.normal_(network.classifier.weight)
+    output = network(torch.randn(1, 3, 397, 389))
+    target = torch.randint(0, 3, (1, 397, 389), generator=torch.Generator().manual_seed(2))
+    expected = torch.nn.functional.cross_entropy(output.logits, target[:, 186:-186:8, 186:-186:8])
     assert criterion(output, target).total.item() == pytest.approx(expected.item())
 
 

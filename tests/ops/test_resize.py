@@ -17,6 +17,19 @@ def test_resize_same_size_returns_the_same_tensor() -> None:
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
+def test_resize_exported_for_any_sizes_serves_equal_ones_too(align_corners: bool) -> None:
+    class Fit(torch.nn.Module):
+        def forward(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+            return resize(x, other.shape[-2:], align_corners=align_corners)
+
+    sides = [{i: torch.export.Dim(f"{name}{i}", min=2, max=64) for i in (2, 3)} for name in "xy"]
+    x = torch.randn(1, 2, 5, 7)
+    exported = torch.export.export(Fit(), (x, torch.randn(1, 1, 9, 11)), dynamic_shapes=sides).module()
+    assert torch.equal(exported(x, torch.zeros(1, 1, 5, 7)), x)
+    assert torch.equal(exported(x, torch.zeros(1, 1, 4, 20)), resize(x, (4, 20), align_corners=align_corners))
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
 def test_resize_constant_map_stays_constant(align_corners: bool) -> None:
     out = resize(torch.full((1, 1, 3, 5), 2.5), (11, 4), align_corners=align_corners)
     assert out.shape == (1, 1, 11, 4)

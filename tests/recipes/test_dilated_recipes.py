@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from perpixel.build.networks import build_optimizer
@@ -23,6 +24,8 @@ def test_dilatednet_voc_has_the_published_stages() -> None:
         (0.9, 5e-4)
     }
     assert front.steps == 60_000
+    assert get_recipe("dilatednet_voc").data.crop_size == (501, 501)
+    assert context.data["crop_size"] == [901, 901]
     assert context.model is not None and context.model.options["dropout"] == 0
 
 
@@ -36,16 +39,56 @@ def test_dilatednet_camvid_has_the_published_numbers() -> None:
         20_000,
     )
     assert (joint.data["batch_size"], joint.optimizer.lr, joint.optimizer.momentum) == (1, 1e-5, 0.9)
-    assert joint.data["crop_size"] == [360 + 372, 480 + 372]
+    assert config.data.crop_size == (629, 629)
+    assert joint.data["crop_size"] == [360 + 372 + 1, 480 + 372 + 1]
 
 
-def test_dilatednet_windows_are_sizes_that_cells_fill() -> None:
-    network = create_model("dilatednet", {**THIN, "context": "none"}, num_classes=2)
-    for name in ("dilatednet_voc", "dilatednet_camvid"):
-        config = get_recipe(name)
+def test_dilatednet_kitti_has_the_published_numbers() -> None:
+    config = get_recipe("dilatednet_kitti")
+    front, joint = config.stages
+    assert (config.data.batch_size, config.data.crop_size, config.labels) == (8, (629, 629), None)
+    assert [stage.optimizer.lr for stage in config.stages] == [1e-4, 1e-5]
+    assert [stage.optimizer.momentum for stage in config.stages] == [0.99, 0.99]
+    assert [stage.steps for stage in config.stages] == [10_000, 20_000]
+    assert joint.data == {"batch_size": 1, "crop_size": [901, 901]}
+    assert (front.start, joint.start) == ("scratch", "previous")
+    assert joint.model is not None and joint.model.options["context_layers"] == 7
+
+
+def test_dilatednet_cityscapes_has_the_published_stages() -> None:
+    config = get_recipe("dilatednet_cityscapes")
+    front, context, joint = config.stages
+    assert (config.data.batch_size, config.data.crop_size, config.labels) == (8, (628, 628), "cityscapes")
+    assert [stage.optimizer.lr for stage in config.stages] == [1e-4, 1e-4, 1e-5]
+    assert {(s.optimizer.momentum, s.optimizer.weight_decay) for s in config.stages} == {(0.99, 5e-4)}
+    assert [stage.steps for stage in config.stages] == [40_000, 24_000, 60_000]
+    assert context.data["batch_size"] * context.accumulate == 100
+    assert context.data["crop_size"] == [1024 + 372, 2048 + 372]
+    assert joint.data == {"batch_size": 1, "crop_size": [1396, 1396]}
+    assert (front.accumulate, joint.accumulate) == (1, 1)
+    assert context.trainable == (r"^context\.",) and context.model is not None and context.model.options["dropout"] == 0
+    assert joint.model is not None and joint.model.options["context_layers"] == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "upsample"),
+    [
+        ("dilatednet_voc", False),
+        ("dilatednet_camvid", False),
+        ("dilatednet_kitti", False),
+        ("dilatednet_cityscapes", True),
+    ],
+)
+def test_dilatednet_windows_are_sizes_that_cells_fill(name: str, upsample: bool) -> None:
+    config = get_recipe(name)
+    for stage in config.stages:
+        assert stage.model is not None
+        assert stage.model.options.get("upsample", False) == upsample
+        with torch.device("meta"):
+            network = create_model("dilatednet", {**stage.model.options, **THIN}, num_classes=2)
         assert config.data.mirror == network.margin
-        for size in (config.data.crop_size, *(s.data["crop_size"] for s in config.stages if "crop_size" in s.data)):
-            assert network.valid_size(*size) == tuple(size)
+        size = stage.data.get("crop_size", config.data.crop_size)
+        assert network.valid_size(*size) == tuple(size)
 
 
 def test_context_stage_keeps_the_front_end_and_trains_the_context_alone() -> None:

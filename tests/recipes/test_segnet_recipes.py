@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import perpixel
+from perpixel.build import RunResult
+from perpixel.build import train as train_run
+from perpixel.config import RunConfig, variant
 from perpixel.labels import LabelSpace
 from perpixel.models import create_model
 from perpixel.recipes import get_recipe
@@ -60,3 +68,73 @@ def test_bias_rule_finds_the_biases_of_convolutions_alone(name: str) -> None:
     wanted = {n for n, _ in network.named_parameters() if n.endswith(".bias") and n.removesuffix(".bias") not in norms}
     assert found == wanted
     assert (rule.lr_factor, rule.weight_decay) == (2.0, 0.0)
+
+
+DECONVNET_PAGE = Path(__file__).resolve().parents[2] / "docs" / "deconvnet.md"
+
+
+def write_voc(folder: Path) -> None:
+    """Pictures of two touching boxes of one class and a person that leaves the image, with ignored borders."""
+    mask = np.zeros((120, 160), dtype=np.uint8)
+    instances = mask.copy()
+    for number, (rows, columns, label) in enumerate(
+        [((30, 60), (20, 60), 7), ((30, 60), (60, 90), 7), ((80, 120), (100, 160), 15)], start=1
+    ):
+        mask[slice(*rows), slice(*columns)], instances[slice(*rows), slice(*columns)] = label, number
+    mask[30:60, 59], instances[30:60, 59] = 255, 255
+    for kind in ("JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets/Segmentation"):
+        (folder / kind).mkdir(parents=True)
+    lists = {"train": ["a", "b"], "val": ["c"], "train_aug": ["a", "b"]}
+    for split, names in lists.items():
+        (folder / f"ImageSets/Segmentation/{split}.txt").write_text("\n".join(names) + "\n")
+    (folder / "SegmentationClassAug").mkdir()
+    for seed, name in enumerate(["a", "b", "c"]):
+        noise = np.random.default_rng(seed).integers(0, 40, (120, 160, 3))
+        Image.fromarray((mask[..., None] * 10 % 200 + noise).astype(np.uint8)).save(folder / f"JPEGImages/{name}.jpg")
+        for kind, pixels in (
+            ("SegmentationClass", mask),
+            ("SegmentationClassAug", mask),
+            ("SegmentationObject", instances),
+        ):
+            Image.fromarray(pixels).save(folder / kind / f"{name}.png")
+
+
+def test_deconvnet_page_makes_the_papers_examples_and_trains_both_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_voc(tmp_path / "VOC2012")
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"^```python\n(.*?)^```$", DECONVNET_PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    cutting, training = (block for block in code if "box_scores" not in block)
+    exec(compile(cutting, "cutting", "exec"), {})
+    assert len(list((tmp_path / "examples/train/images").iterdir())) == 6
+    targets = [np.array(Image.open(tmp_path / f"examples/val/masks/c_{number}.png")) for number in range(3)]
+    assert [np.unique(target).tolist() for target in targets] == [[0, 7, 255], [0, 7, 255], [0, 15]]
+    assert {target.shape for target in targets} == {(250, 250)}
+
+    runs: list[RunConfig] = []
+    results: list[RunResult] = []
+
+    def train_small(config: RunConfig, *, out: str) -> None:
+        runs.append(config)
+        tiny: dict[str, Any] = {"options": {"width": 2, "fc_width": 4}, "backbone": {"weights": "none"}}
+        changes: dict[str, Any] = {
+            "data": {"batch_size": 2, "workers": 0, "allow_absent_classes": True},
+            "evaluation": {"every": 1, "save_predictions": False},
+            "schedule": {"name": "constant", "milestones": []},
+            "model": tiny,
+        }
+        results.append(train_run(variant(config, steps=1, accumulate=1, device="cpu", **changes), out=Path(out)))
+
+    monkeypatch.setattr(perpixel, "train", train_small)
+    exec(compile(training, "training", "exec"), {})
+    drawn = [config.data_of(0) for config in runs]
+    assert [(data.crop_size, data.flip, data.class_crop, data.scale_range) for data in drawn] == [
+        ((224, 224), 0.5, 0.0, None),
+        ((224, 224), 0.5, 0.5, (0.5, 2.0)),
+    ]
+    assert [config.stages[0].steps for config in runs] == [20_000, 40_000]
+    assert [result.scores["pixels"] for result in results] == [
+        sum(int((target != 255).sum()) for target in targets),
+        120 * 160 - 30,
+    ]

@@ -20,6 +20,7 @@ def test_recipe_isbi_has_what_the_paper_states() -> None:
     config = get_recipe("unet_isbi")
     stage, drawn = config.stages[0], augmentation(config.data)
     assert (drawn.crop_size, drawn.mirror, drawn.elastic, drawn.elastic_grid) == ((572, 572), 92, 10.0, 3)
+    assert (drawn.rotation, drawn.flip) == (180.0, 0.0)
     assert (stage.optimizer.name, stage.optimizer.momentum, config.data.batch_size) == ("sgd", 0.99, 1)
     assert stage.model == ModelChoice(name="unet_original", options={"in_channels": 1})
     assert "Assumed: learning rate" in recipe_details("unet_isbi")

@@ -42,9 +42,18 @@ def caffe_shapes(
 
 
 def caffe_forward(
-    state: dict[str, Tensor], images: Tensor, *, dilation: int, pool5a: bool, full_size: bool = True
+    state: dict[str, Tensor],
+    images: Tensor,
+    *,
+    dilation: int,
+    pool5a: bool,
+    full_size: bool = True,
+    pool_kernel: int = 3,
 ) -> Tensor:
-    """Scores at stride 8; with side branches at the image's size, or at stride 8 as in training."""
+    """Scores at stride 8; with side branches at the image's size, or at stride 8 as in training.
+
+    With 2x2 pools at the image's size, by the released zoom of 8 and crop of 7 pixels at the beginning.
+    """
 
     def conv(name: str, x: Tensor, **how: int) -> Tensor:
         return F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], **how)
@@ -55,11 +64,15 @@ def caffe_forward(
         spread = 2 if block == 5 else 1
         for i in range(1, convs + 1):
             x = conv(f"conv{block}_{i}", x, padding=spread, dilation=spread).relu()
-        x = F.max_pool2d(x, 3, 2 if block <= 3 else 1, 1, ceil_mode=True)
+        x = F.max_pool2d(x, pool_kernel if block <= 4 else 3, 2 if block <= 3 else 1, 1, ceil_mode=True)
         maps[f"pool{block}"] = x
     x = F.avg_pool2d(x, 3, 1, 1, count_include_pad=True) if pool5a else x
     padding = dilation * (state["fc6.weight"].shape[2] - 1) // 2
     scores = conv("fc8_voc12", conv("fc7", conv("fc6", x, padding=padding, dilation=dilation).relu()).relu())
+    if pool_kernel == 2:
+        zoomed = [8 * cells - 7 for cells in scores.shape[-2:]]
+        scores = F.interpolate(scores, zoomed, mode="bilinear", align_corners=True)
+        return scores[..., 7 : 7 + images.shape[-2], 7 : 7 + images.shape[-1]]
     if "data_conv.weight" not in state:
         return scores
     totals = [scores]

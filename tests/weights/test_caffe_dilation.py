@@ -37,6 +37,7 @@ def test_every_release_computes_what_its_layers_say(release: dl.Release, dataset
         front, logits = dl.forward(state, release, IMAGES)
     torch.testing.assert_close(output.deep[0], front, rtol=0, atol=1e-9)
     torch.testing.assert_close(output.logits, logits, rtol=0, atol=1e-9)
+    assert network.align_corners == (not release.upsample)
     assert network.preprocessing.mean == MEANS[dataset]
     assert (network.preprocessing.channel_order, network.preprocessing.value_range) == ("bgr", 255.0)
 

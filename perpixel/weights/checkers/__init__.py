@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from perpixel.weights.checkers.backbone import check_backbone
+from perpixel.weights.checkers.block import check_block
 from perpixel.weights.checkers.border_targets import check_border_targets
 from perpixel.weights.checkers.dense_crf import check_crf_rnn, check_dense_crf
 from perpixel.weights.checkers.losses import check_losses
@@ -15,6 +16,7 @@ __all__ = ["CHECKERS"]
 
 CHECKERS: dict[str, Callable[[Vector], list[Row]]] = {
     "backbone": check_backbone,
+    "block": check_block,
     "border-targets": check_border_targets,
     "crf-rnn": check_crf_rnn,
     "dense-crf": check_dense_crf,

@@ -18,11 +18,25 @@ from perpixel.weights.importers import (
     caffe_dilation,
     caffe_segnet,
     delta_onera,
+    drsleep,
+    encoding_deeplabv3,
+    encoding_encnet,
+    encoding_fcn,
+    gcn_ports,
+    hrnet,
+    icnet_ports,
     kazuto,
     milesial,
     sadeepj,
+    semseg,
+    smp_deeplab,
+    smp_pspnet,
+    smp_unet,
     torchseg,
+    torchvision_deeplab,
+    torchvision_fcn,
     unet_original,
+    vainf,
     wkentaro,
 )
 from perpixel.weights.importers.importer import Importer, LoadReport, Option, listed, load_planned, resolve_options
@@ -32,6 +46,18 @@ __all__ = ["IMPORTERS", "Imported", "Importer", "LoadReport", "Option", "import_
 IMPORTERS: dict[str, Importer] = {
     "torchseg/dfn": torchseg.DFN_IMPORTER,
     "torchseg/fcn32s": torchseg.FCN32S_IMPORTER,
+    "torchseg/pspnet": torchseg.PSPNET_IMPORTER,
+    "semseg/pspnet": semseg.PSPNET_IMPORTER,
+    "encoding/pspnet": encoding_fcn.PSPNET_IMPORTER,
+    "encoding/fcn": encoding_fcn.FCN_IMPORTER,
+    "torchvision/fcn": torchvision_fcn.FCN_IMPORTER,
+    "smp/pspnet": smp_pspnet.PSPNET_IMPORTER,
+    "torchvision/deeplabv3": torchvision_deeplab.DEEPLAB_V3_IMPORTER,
+    "torchvision/lraspp": torchvision_deeplab.LRASPP_IMPORTER,
+    "encoding/deeplabv3": encoding_deeplabv3.DEEPLAB_V3_IMPORTER,
+    "vainf/deeplabv3": vainf.DEEPLAB_V3_IMPORTER,
+    "vainf/deeplabv3plus": vainf.DEEPLAB_V3PLUS_IMPORTER,
+    "smp/deeplabv3plus": smp_deeplab.DEEPLAB_V3PLUS_IMPORTER,
     "caffe/dilation": caffe_dilation.DILATION_IMPORTER,
     "wkentaro/fcn32s": wkentaro.FCN32S_IMPORTER,
     "wkentaro/fcn16s": wkentaro.FCN16S_IMPORTER,
@@ -46,7 +72,17 @@ IMPORTERS: dict[str, Importer] = {
     "kazuto/deeplabv1": kazuto.DEEPLAB_V1_IMPORTER,
     "kazuto/deeplabv2": kazuto.DEEPLAB_V2_IMPORTER,
     "milesial/unet": milesial.UNET_IMPORTER,
+    "encoding/encnet": encoding_encnet.ENCNET_IMPORTER,
+    "hrnet/hrnet": hrnet.HRNET_IMPORTER,
+    "hrnet/ocrnet": hrnet.OCRNET_IMPORTER,
+    "drsleep/refinenet": drsleep.REFINENET_IMPORTER,
+    "drsleep/refinenet-lw": drsleep.REFINENET_LW_IMPORTER,
+    "ptsemseg/icnet": icnet_ports.PTSEMSEG_IMPORTER,
+    "liminn/icnet": icnet_ports.LIMINN_IMPORTER,
     "unet/original": unet_original.UNET_IMPORTER,
+    "zijundeng/gcn": gcn_ports.ZIJUNDENG_IMPORTER,
+    "yassouali/gcn": gcn_ports.YASSOUALI_IMPORTER,
+    "smp/unet": smp_unet.UNET_IMPORTER,
 }
 
 
@@ -88,7 +124,7 @@ def import_checkpoint(
     space = _label_space(labels, plan.network.num_classes)
     report = load_planned(importer.family, unwrapped.tensors, plan, resolved)
     network = plan.network.eval()
-    return Imported(network=network, report=replace(report, notes=unwrapped.notes), labels=space)
+    return Imported(network=network, report=replace(report, notes=(*unwrapped.notes, *report.notes)), labels=space)
 
 
 def import_weights(

@@ -60,6 +60,8 @@ class Plan:
     """Their prefix -> why such keys may be there, and be left out."""
     constants: Mapping[str, tuple[float, str]] = field(default_factory=dict)
     """Ending of our keys that their layout does without -> the value that stands for its lack, and why."""
+    notes: tuple[str, ...] = ()
+    """What was assumed because weights cannot tell, and how to choose otherwise: lines for the load report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +179,7 @@ def load_planned(family: str, tensors: StateDict, plan: Plan, options: Mapping[s
             *((name, why) for name, (_, why) in constants.items()),
         ),
         options=dict(options),
+        notes=plan.notes,
     )
 
 

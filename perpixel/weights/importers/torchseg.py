@@ -1,4 +1,4 @@
-"""Checkpoints of TorchSeg (ycszen/TorchSeg at 62eeb159): DFN and FCN-32s on its ResNets.
+"""Checkpoints of TorchSeg (ycszen/TorchSeg at 62eeb159): DFN, FCN-32s and PSPNet on its ResNets.
 
 Classes, widths, depth, kind of block and stem are read off keys and shapes. TorchSeg's trunk has the names of timm's
 ResNets; its DFN numbers the smooth stages from the coarsest and the border stages from the finest, as ours does.
@@ -15,6 +15,7 @@ from typing import Any
 from perpixel.errors import CheckpointError
 from perpixel.models import DFNConfig, FCNConfig, Network, create_model
 from perpixel.types import Preprocessing
+from perpixel.weights.importers.dilation import dilated_trunk, dilation_note, dilation_options
 from perpixel.weights.importers.importer import (
     Importer,
     Option,
@@ -24,9 +25,10 @@ from perpixel.weights.importers.importer import (
     has_prefix,
     renamed,
 )
+from perpixel.weights.importers.pyramid import PyramidNames, pyramid_note, pyramid_options, read_pspnet
 from perpixel.weights.importers.resnet_trunk import read_resnet
 
-__all__ = ["DFN_IMPORTER", "FCN32S_IMPORTER"]
+__all__ = ["DFN_IMPORTER", "FCN32S_IMPORTER", "PSPNET_IMPORTER"]
 
 _FCN_PREPROCESSING = Preprocessing(std=(0.229, 0.224, 0.224))
 _ALIGN_CORNERS = Option(
@@ -61,6 +63,23 @@ _FCN_RULES = (
     (r"^(head|auxiliary_head)\.cbr\.conv\.", r"\1.block.conv."),
     (r"^(head|auxiliary_head)\.cbr\.bn\.", r"\1.block.norm."),
     (r"^(head|auxiliary_head)\.conv1x1\.", r"\1.classifier."),
+)
+_PSPNET_NAMES = PyramidNames(
+    branch="psp_layer.ppm.{}.psp/cbr.conv",
+    fusion="psp_layer.conv6.0.conv",
+    classifier="psp_layer.conv6.2",
+    auxiliary="aux_layer.2",
+)
+_PSPNET_RULES = (
+    (r"^backbone\.", "backbone.net."),
+    (r"^psp_layer\.ppm\.(\d+)\.psp/cbr\.conv\.", r"pyramid.branches.\1.conv."),
+    (r"^psp_layer\.ppm\.(\d+)\.psp/cbr\.bn\.", r"pyramid.branches.\1.norm."),
+    (r"^psp_layer\.conv6\.0\.conv\.", "fusion.conv."),
+    (r"^psp_layer\.conv6\.0\.bn\.", "fusion.norm."),
+    (r"^psp_layer\.conv6\.2\.", "classifier."),
+    (r"^aux_layer\.0\.conv\.", "auxiliary_head.block.conv."),
+    (r"^aux_layer\.0\.bn\.", "auxiliary_head.block.norm."),
+    (r"^aux_layer\.2\.", "auxiliary_head.classifier."),
 )
 _LOSS_BUFFERS = "belongs to the training loss, not to the network"
 _FCN_UNUSED = {"criterion.": _LOSS_BUFFERS}
@@ -115,6 +134,17 @@ def _plan_fcn32s(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
     return Plan(network=network, rename=lambda key: renamed(key, _FCN_RULES), unused=_FCN_UNUSED)
 
 
+def _plan_pspnet(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
+    config, num_classes = read_pspnet(tensors, _PSPNET_NAMES, options)
+    trunk = dilated_trunk(read_resnet(tensors, "backbone."), options)
+    return Plan(
+        network=create_model("pspnet", config, num_classes=num_classes, backbone=trunk),
+        rename=lambda key: renamed(key, _PSPNET_RULES),
+        unused={"criterion.": _LOSS_BUFFERS},
+        notes=(dilation_note(options), pyramid_note(options)),
+    )
+
+
 def _is_dfn(tensors: StateDict) -> bool:
     return all(has_prefix(tensors, part) for part in ("smooth_pre_rrbs.", "smooth_heads.", "border_heads.", "cabs."))
 
@@ -138,4 +168,11 @@ FCN32S_IMPORTER = Importer(
     options={"align_corners": _ALIGN_CORNERS},
     recognise=_is_fcn32s,
     plan=_plan_fcn32s,
+)
+PSPNET_IMPORTER = Importer(
+    family="torchseg/pspnet",
+    title="PSPNet of TorchSeg, on ResNets",
+    options={**pyramid_options(), **dilation_options(output_stride=8, dilation="half")},
+    recognise=lambda tensors: has_prefix(tensors, "psp_layer.ppm.") and has_prefix(tensors, "backbone.layer1."),
+    plan=_plan_pspnet,
 )
