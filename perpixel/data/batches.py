@@ -195,7 +195,7 @@ class _BatchBuilder(Dataset["Batch | _Failure"]):
             image, target = with_mirrored_border(image, target, augmentation.mirror)
         window = draw(augmentation, (image.shape[1], image.shape[2]), rng, target)
         jitter = torch.tensor(draw_jitter(augmentation, rng))
-        if augmentation.elastic:
+        if augmentation.elastic or augmentation.rotation:
             return *deform(window, draw_displacement(augmentation, rng), image, target), jitter
         return *apply(window, image, target, pad_value=self.pad_value), jitter
 

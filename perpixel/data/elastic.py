@@ -1,11 +1,12 @@
-"""Elastic deformation and mirrored borders of samples (Ronneberger et al. 2015, arXiv:1505.04597, sections 2 and 3.1).
+"""Elastic deformation, rotation and mirrored borders of samples (Ronneberger et al. 2015, arXiv:1505.04597).
 
 Displacement vectors are drawn on a coarse grid over the window, N(0, strength) pixels along each axis, and every pixel
-moves by their bicubic interpolation. The image is then read bilinearly, the label map by the nearest pixel, and what
-lies outside the image is mirrored about its edge pixels.
+moves by their bicubic interpolation (sections 2 and 3.1). The image is then read bilinearly, the label map by the
+nearest pixel, and what lies outside the image is mirrored about its edge pixels. A rotation about the window's centre
+is a displacement too, added to the others, so that pixels are interpolated once.
 
 Not verified, since the paper does not say: that the outermost grid points lie on the window's corner pixels, and the
-cubic kernel (Keys 1981, a = -1/2, the grid's edge repeated beyond it).
+cubic kernel (Keys 1981, a = -1/2, the grid's edge repeated beyond it). The paper names rotations without a range.
 
 Sizes are (height, width); C channels, G grid points per side.
 """
@@ -24,17 +25,30 @@ from torch import Tensor
 from perpixel.data.transforms import Augmentation, Window, apply
 from perpixel.errors import InvalidValue
 
-__all__ = ["deform", "draw_displacement", "with_mirrored_border"]
+__all__ = ["deform", "draw_displacement", "rotation_displacement", "with_mirrored_border"]
 
 _KEYS = -0.5
 
 
 def draw_displacement(augmentation: Augmentation, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draws (2, *crop_size): how far each pixel of the window looks down and right, in pixels."""
+    """Draws (2, *crop_size): how far each pixel of the window looks down and right, in pixels.
+
+    The grid is drawn first, and an angle after it only where there is a rotation, so that neither changes the other.
+    """
     grid = augmentation.elastic * rng.standard_normal((2, augmentation.elastic_grid, augmentation.elastic_grid))
     rows, columns = (_interpolation(side, augmentation.elastic_grid) for side in augmentation.crop_size)
     field: NDArray[np.float64] = rows @ grid @ columns.T
+    if augmentation.rotation:
+        field += rotation_displacement(augmentation.rotation * (2 * rng.random() - 1), augmentation.crop_size)
     return field
+
+
+def rotation_displacement(degrees: float, size: tuple[int, int]) -> NDArray[np.float64]:
+    """Returns (2, *size): the displacement that turns a window about its centre, counter-clockwise as it is seen."""
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    down, right = (np.arange(side) - (side - 1) / 2 for side in size)
+    down = down[:, None]
+    return np.stack([(cosine - 1) * down + sine * right, -sine * down + (cosine - 1) * right])
 
 
 def deform(window: Window, displacement: NDArray[np.float64], image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

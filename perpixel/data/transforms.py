@@ -65,6 +65,9 @@ class Augmentation:
     mirrors the image where it leaves it, instead of being padded."""
     elastic_grid: int = 3
     """Grid points per side of the window."""
+    rotation: float = 0.0
+    """Largest angle in degrees, in [0, 180]: the window is turned about its centre by an angle uniform in
+    [-rotation, rotation], together with the displacements of ``elastic`` and mirrored as there."""
     mirror: int = 0
     """Pixels of mirrored image, before resizing, that windows may reach beyond each edge."""
 
@@ -89,6 +92,8 @@ class Augmentation:
                 f"elastic is 0 or more pixels and elastic_grid 2 or more points, got {self.elastic} and "
                 f"{self.elastic_grid}"
             )
+        if not 0 <= self.rotation <= 180:
+            raise InvalidValue(f"rotation is the largest angle either way, in [0, 180] degrees, got {self.rotation}")
         if self.mirror < 0:
             raise InvalidValue(f"mirror is 0 or more pixels, got {self.mirror}")
 

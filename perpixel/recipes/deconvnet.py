@@ -34,8 +34,9 @@ def deconvnet_voc() -> RunConfig:
     The paper cuts its examples out beforehand: boxes of objects times 1.2, in which all but the object is background,
     then EdgeBoxes that overlap objects, both resized to 250 pixels (0.2 and 2.7 million examples of train and val).
     Here windows of the image stand in: about a class drawn from the image, all classes labelled, then half of them from
-    anywhere and in more sizes. For the paper's own examples, cut them (``inference.boxes.expand_boxes`` and
-    ``crop_with_zeros``) into a folder of images and masks and give that as ``data.source``.
+    anywhere and in more sizes. docs/deconvnet.md makes the paper's own examples of the first stage
+    (``inference.object_examples``) and trains on them, each stage in a run of its own. The second stage's need
+    proposals, which are the caller's: cut them with ``expand_boxes`` and ``crop_with_zeros`` of ``inference.boxes``.
     The start is timm's VGG16 with batch norm, fully connected layers included; the published one is Caffe's VGG16 with
     new batch norms, for which give its file as ``stages.0.model.backbone.weights``.
     """

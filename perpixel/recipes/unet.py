@@ -29,15 +29,22 @@ def unet_isbi() -> RunConfig:
     Stated: batch 1, momentum 0.99, w0 = 10, sigma = 5, displacements N(0, 10 pixels) on a 3x3 grid, shifts, mirrored
     borders, initialisation.
     Assumed: learning rate 1e-4 and 40,000 steps for the mean instead of the sum over pixels, no weight decay,
-    brightness and contrast within 20 per cent for the grey-value variations. The paper rotates too; this recipe mirrors
-    left and right instead.
+    brightness and contrast within 20 per cent for the grey-value variations, rotations by any angle (the paper names
+    them without a range).
     Membranes are 0 and cells 255 in the masks: membrane is the background, every cell an object of the weight map.
     """
     return RunConfig(
         name="unet_isbi",
         recipe="unet_isbi",
         data=DataChoice(
-            crop_size=(572, 572), mirror=92, elastic=10.0, flip=0.5, brightness=0.2, contrast=0.2, batch_size=1
+            crop_size=(572, 572),
+            mirror=92,
+            elastic=10.0,
+            rotation=180.0,
+            flip=0.0,
+            brightness=0.2,
+            contrast=0.2,
+            batch_size=1,
         ),
         precision="fp32",
         evaluation=EvaluationChoice(every=1000),

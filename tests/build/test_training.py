@@ -390,7 +390,7 @@ def test_train_source_of_the_same_classes_takes_every_weight(trained: RunResult,
 
 
 def test_train_source_that_is_not_there_is_refused(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="stages.0.start.*no such artifact or weight file"):
+    with pytest.raises(ConfigError, match=r"stages\.0\.start.*no such artifact or weight file"):
         train(small_config(data), out=tmp_path / "run", source=tmp_path / "nowhere")
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from perpixel.data.batches import TrainBatches
-from perpixel.data.elastic import deform, draw_displacement, with_mirrored_border
+from perpixel.data.elastic import deform, draw_displacement, rotation_displacement, with_mirrored_border
 from perpixel.data.transforms import Augmentation, apply, draw, draw_jitter, sample_rng
 from perpixel.errors import InvalidValue
 
@@ -64,14 +64,15 @@ def deform_plain(
     crop=st.tuples(st.integers(1, 16), st.integers(1, 16)),
     scale=st.sampled_from([0.5, 1.0, 1.5]),
     strength=st.sampled_from([0.0, 1.0, 20.0]),
+    rotation=st.sampled_from([0.0, 30.0, 180.0]),
     wide=st.booleans(),
     seed=st.integers(0, 10_000),
 )
 @QUICK
 def test_deform_equals_looking_every_pixel_up(
-    size: tuple[int, int], crop: tuple[int, int], scale: float, strength: float, wide: bool, seed: int
+    size: tuple[int, int], crop: tuple[int, int], scale: float, strength: float, rotation: float, wide: bool, seed: int
 ) -> None:
-    augmentation = Augmentation(crop_size=crop, scales=(scale,), elastic=strength)
+    augmentation = Augmentation(crop_size=crop, scales=(scale,), elastic=strength, rotation=rotation)
     rng = sample_rng(seed, 0, 0)
     window = draw(augmentation, size, rng)
     displacement = draw_displacement(augmentation, rng)
@@ -125,6 +126,76 @@ def test_displacement_of_one_pixel_is_the_middle_of_the_grid() -> None:
     assert field[:, 0, 0] == pytest.approx(sample_rng(1, 0, 0).standard_normal((2, 3, 3))[:, 1, 1])
 
 
+def test_rotation_by_90_degrees_by_hand_turns_image_and_mask_counter_clockwise() -> None:
+    image = torch.tensor([[[1, 2, 3], [4, 5, 6], [7, 8, 9]]], dtype=torch.uint8)
+    window = draw(Augmentation(crop_size=(3, 3), flip=0.0), (3, 3), sample_rng(0, 0, 0))
+    turned, labels = deform(window, rotation_displacement(90, (3, 3)), image, image[0] + 100)
+    assert turned[0].tolist() == [[3, 6, 9], [2, 5, 8], [1, 4, 7]]
+    assert labels.tolist() == [[103, 106, 109], [102, 105, 108], [101, 104, 107]]
+
+
+@pytest.mark.parametrize("quarters", [-2, -1, 0, 1, 2])
+@pytest.mark.parametrize("side", [8, 9])
+def test_rotation_by_quarter_turns_is_exact(quarters: int, side: int) -> None:
+    image, target = sample((side, side))
+    window = draw(Augmentation(crop_size=(side, side), flip=0.0), (side, side), sample_rng(0, 0, 0))
+    turned, labels = deform(window, rotation_displacement(90 * quarters, (side, side)), image, target)
+    assert torch.equal(turned, torch.rot90(image, quarters, (1, 2)))
+    assert torch.equal(labels, torch.rot90(target, quarters))
+
+
+def test_rotation_of_a_wide_window_shows_the_mirrored_image_beyond_its_edges() -> None:
+    """Turned by 90 degrees, rows read the image's column from the top down, two pixels beyond each edge of three."""
+    image = torch.arange(1, 6, dtype=torch.uint8).expand(1, 1, 5).clone()
+    window = draw(Augmentation(crop_size=(1, 5), flip=0.0), (1, 5), sample_rng(0, 0, 0))
+    turned, _ = deform(window, rotation_displacement(90, (1, 5)), image, image[0])
+    assert turned.tolist() == [[[3, 3, 3, 3, 3]]]
+    column = torch.arange(1, 4, dtype=torch.uint8).view(1, 3, 1).expand(1, 3, 7).clone()
+    window = draw(Augmentation(crop_size=(3, 7), flip=0.0), (3, 7), sample_rng(0, 0, 0))
+    turned, labels = deform(window, rotation_displacement(90, (3, 7)), column, column[0])
+    assert turned[0].tolist() == labels.tolist() == [[3, 2, 1, 2, 3, 2, 1]] * 3
+
+
+def test_rotation_keeps_image_and_mask_together_at_any_angle() -> None:
+    """A mask that is the image's own bright half stays that, up to the interpolated pixels of the edge."""
+    target = torch.zeros(40, 40, dtype=torch.uint8)
+    target[:, 20:] = 1
+    window = draw(Augmentation(crop_size=(40, 40), flip=0.0), (40, 40), sample_rng(0, 0, 0))
+    turned, labels = deform(window, rotation_displacement(33.0, (40, 40)), 200 * target[None], target)
+    assert torch.equal((turned[0] > 100).to(torch.uint8), labels)
+    assert labels[0, 0] == 0 and labels[5, 20] == 1 and labels[35, 20] == 0  # the right half has turned upwards
+
+
+def test_rotation_angles_are_uniform_either_way_up_to_the_limit() -> None:
+    augmentation = Augmentation(crop_size=(3, 3), rotation=60.0)
+    drawn = np.stack([draw_displacement(augmentation, sample_rng(0, 0, i)) for i in range(400)])
+    angles = np.degrees(np.arctan2(drawn[:, 0, 1, 2], drawn[:, 1, 1, 2] + 1))  # one pixel right of the centre
+    assert np.abs(angles).max() <= 60
+    assert np.histogram(angles, bins=4, range=(-60, 60))[0].min() > 70
+    assert abs(drawn[:, :, 1, 1]).max() == 0  # the centre stays
+
+
+def test_rotation_leaves_everything_else_of_a_seed_as_it_was() -> None:
+    settings_of_both: dict[str, Any] = {"crop_size": (8, 8), "brightness": 0.4, "elastic": 3.0, "scale_range": (0.5, 2)}
+    without, tiny = Augmentation(**settings_of_both), Augmentation(**settings_of_both, rotation=1e-9)
+    for turned, plain in zip(batches(tiny), batches(without), strict=True):
+        assert torch.equal(turned.target, plain.target)
+        assert torch.equal(turned.images, plain.images)
+        assert torch.equal(turned.jitter, plain.jitter)
+    alone = draw_displacement(Augmentation(crop_size=(8, 8), rotation=90.0), sample_rng(0, 0, 0))
+    both = draw_displacement(Augmentation(crop_size=(8, 8), rotation=90.0, elastic=3.0), sample_rng(0, 0, 0))
+    grid = draw_displacement(Augmentation(crop_size=(8, 8), elastic=3.0), sample_rng(0, 0, 0))
+    assert both == pytest.approx(grid + alone)
+
+
+def test_rotation_without_elastic_turns_the_batches() -> None:
+    plain = Augmentation(crop_size=(18, 18), flip=0.0)
+    turned = Augmentation(crop_size=(18, 18), flip=0.0, rotation=180.0)
+    pairs = list(zip(batches(turned), batches(plain), strict=True))
+    assert all(not torch.equal(ours.images, theirs.images) for ours, theirs in pairs)
+    assert not any((ours.target == 255).any() for ours, _ in pairs)
+
+
 @pytest.mark.parametrize("border", [1, 5, 30])
 def test_mirrored_border_repeats_no_edge_pixel(border: int) -> None:
     image, target = sample((6, 9))
@@ -153,7 +224,7 @@ def batches(augmentation: Augmentation, workers: int = 0) -> list[Any]:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_deformed_batches_are_the_same_for_any_number_of_workers(workers: int) -> None:
     augmentation = Augmentation(
-        crop_size=(18, 22), scale_range=(0.5, 2.0), elastic=4.0, mirror=6, brightness=0.3, class_crop=0.5
+        crop_size=(18, 22), scale_range=(0.5, 2.0), elastic=4.0, rotation=180, mirror=6, brightness=0.3, class_crop=0.5
     )
     for ours, alone in zip(batches(augmentation, workers), batches(augmentation), strict=True):
         assert ours.names == alone.names
@@ -193,6 +264,9 @@ def test_displacement_of_another_size_is_refused() -> None:
         ({"elastic": -1.0}, "elastic is 0 or more pixels .* got -1.0"),
         ({"elastic": float("nan")}, "got nan"),
         ({"elastic_grid": 1}, "elastic_grid 2 or more points, got 0.0 and 1"),
+        ({"rotation": -1.0}, r"rotation .* in \[0, 180\] degrees, got -1.0"),
+        ({"rotation": 181}, "got 181"),
+        ({"rotation": float("nan")}, "degrees, got nan"),
         ({"mirror": -2}, "mirror is 0 or more pixels, got -2"),
     ],
 )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 
@@ -9,6 +11,11 @@ from perpixel.models import create_model
 from perpixel.models.deeplab_v1 import DeepLabV1, DeepLabV1Config
 
 SMALL_MSC = DeepLabV1Config(width=4, fc_width=6, fc6_dilation=2, msc=True, msc_width=3, dropout=0.0)
+
+
+PLAIN = DeepLabV1Config(width=2, fc_width=4, fc6_kernel=4, fc6_dilation=4, pool5a=False, pool_kernel=2)
+FORMS = [(False, 3), (True, 3), (False, 2)]
+"""Side branches, and the kernel of the poolings."""
 
 
 def parameters(**options: object) -> int:
@@ -50,6 +57,48 @@ def test_deeplab_v1_receptive_fields_add_what_fc6_reaches() -> None:
     assert field(pool5a=False, fc6_kernel=1) == 1 + 4 + 8 + 24 + 48 + 96 + 46
     assert field() == 227 + 16 + 8 * 24
     assert field(fc6_kernel=7, fc6_dilation=4, pool5a=False) == 227 + 8 * 24
+    # 2x2: poolings 1 + 2 + 4 + 8, and 2·8 of pool5
+    assert field(pool5a=False, fc6_kernel=1, pool_kernel=2) == 1 + 4 + 8 + 24 + 48 + 96 + 31
+
+
+@pytest.mark.parametrize("k", [1, 3, 19])
+def test_deeplab_v1_plain_form_has_the_sizes_of_the_release(k: int) -> None:
+    network = create_model("deeplab_v1", PLAIN, num_classes=3).eval()
+    side = 16 * k + 2
+    x = torch.zeros(1, 3, side, side)
+    scores = []
+    network.classifier.register_forward_hook(lambda _module, _given, made: scores.append(made))
+    assert network(x).logits.shape == (1, 3, side, side)
+    # As counted in config/DeepLab/test.prototxt: 306 pixels give 41 cells, enlarged to 321
+    assert scores[0].shape[-1] == 2 * k + 3
+    assert 8 * scores[0].shape[-1] - 7 == side + 15
+    assert network.valid_size(side, side - 15) == (side, side - 8)
+
+
+def test_deeplab_v1_plain_form_places_its_cells_on_every_eighth_pixel_from_the_second() -> None:
+    network = small(PLAIN)
+    scores: list[torch.Tensor] = []
+    network.classifier.register_forward_hook(lambda _module, _given, made: scores.append(made))
+    for training in (True, False):
+        for height, width in ((18, 34), (26, 10), (41, 57), (23, 1)):
+            network.train(training).dropout.eval()
+            logits = network(torch.randn(1, 3, height, width, dtype=torch.float64)).logits
+            assert logits.shape[-2:] == (height, width)
+            cells = scores.pop()[..., 1:, 1:]  # the first cell lies on pixel -7
+            rows, columns = logits[..., 1::8, 1::8].shape[-2:]
+            assert torch.allclose(logits[..., 1::8, 1::8], cells[..., :rows, :columns], atol=1e-12)
+
+
+def test_deeplab_v1_plain_form_pools_pairs_where_the_release_does() -> None:
+    pools = PLAIN.layout.pools
+    assert [(pool.kernel, pool.stride, pool.padding) for pool in pools if pool is not None] == [
+        (2, 2, 1),
+        (2, 2, 1),
+        (2, 2, 1),
+        (2, 1, 1),
+        (3, 1, 1),
+    ]
+    assert {pool.kernel for pool in DeepLabV1Config().layout.pools if pool is not None} == {3}
 
 
 def test_msc_at_test_time_is_its_training_form_on_every_eighth_pixel() -> None:
@@ -75,9 +124,11 @@ def test_msc_side_scores_count() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 30), (33, 64), (47, 21)])
-@pytest.mark.parametrize("msc", [False, True])
-def test_deeplab_v1_any_size_trains_alone_and_scores(size: tuple[int, int], msc: bool) -> None:
-    network = small(DeepLabV1Config(width=2, fc_width=4, msc=msc, msc_width=2)).float()
+@pytest.mark.parametrize(("msc", "pool_kernel"), FORMS)
+def test_deeplab_v1_any_size_trains_alone_and_scores(
+    size: tuple[int, int], msc: bool, pool_kernel: Literal[3, 2]
+) -> None:
+    network = small(DeepLabV1Config(width=2, fc_width=4, msc=msc, msc_width=2, pool_kernel=pool_kernel)).float()
     images = torch.randn(1, 3, *size)
     target = torch.zeros(1, *size, dtype=torch.uint8)
     criterion = SegmentationLoss(network.default_terms(), num_classes=4, align_corners=network.align_corners)
@@ -85,7 +136,7 @@ def test_deeplab_v1_any_size_trains_alone_and_scores(size: tuple[int, int], msc:
     assert [name for name, p in network.named_parameters() if p.grad is None] == []
     scores = network.eval()(images).logits
     assert scores.isfinite().all()
-    if msc:
+    if network.logit_stride == 1:
         assert scores.shape[-2:] == size
 
 
@@ -121,11 +172,20 @@ def test_deeplab_v1_new_layers_begin_as_published() -> None:
     )
 
 
-@pytest.mark.parametrize("msc", [False, True])
-def test_deeplab_v1_exports_its_evaluation(msc: bool) -> None:
-    network = small(DeepLabV1Config(width=2, fc_width=4, msc=msc, msc_width=2)).float().eval()
+@pytest.mark.parametrize(("msc", "pool_kernel"), FORMS)
+def test_deeplab_v1_exports_its_evaluation(msc: bool, pool_kernel: Literal[3, 2]) -> None:
+    config = DeepLabV1Config(width=2, fc_width=4, msc=msc, msc_width=2, pool_kernel=pool_kernel)
+    network = small(config).float().eval()
     images = torch.randn(1, 3, 41, 57)
     exported = torch.export.export(network, (images,)).module()
+    assert torch.allclose(exported(images).logits, network(images).logits, atol=1e-6)
+
+
+def test_deeplab_v1_plain_form_exports_for_any_size() -> None:
+    network = small(PLAIN).float().eval()
+    axes = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    exported = torch.export.export(network, (torch.randn(1, 3, 34, 50),), dynamic_shapes=(axes,)).module()
+    images = torch.randn(1, 3, 57, 23)
     assert torch.allclose(exported(images).logits, network(images).logits, atol=1e-6)
 
 
@@ -134,6 +194,8 @@ def test_deeplab_v1_exports_its_evaluation(msc: bool) -> None:
     [
         ({"fc_width": 0}, "DeepLab v1 fc_width must be >= 1, got 0"),
         ({"fc6_kernel": 4, "fc6_dilation": 3}, "fc6 of kernel 4 and dilation 3 spans an even number"),
+        ({"pool_kernel": 4}, "pool_kernel of DeepLab v1 is one of 3, 2, got 4"),
+        ({"pool_kernel": 2, "msc": True}, "MSc aligns its side branches by 3x3 poolings, got pool_kernel=2"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
     ],
 )

@@ -3,6 +3,7 @@ import torch
 
 from perpixel.backbones import CAFFE_PREPROCESSING, BackboneConfig
 from perpixel.errors import InvalidValue
+from perpixel.losses import SegmentationLoss
 from perpixel.models import create_model
 from perpixel.models.zoomout import RunningStandardization, ZoomOut, ZoomOutConfig, box_means
 from perpixel.types import Preprocessing
@@ -43,6 +44,43 @@ def test_zoomout_pixels_of_a_superpixel_share_its_scores() -> None:
     for index in regions[1].unique():
         assert len(logits[1, :, regions[1] == index].unique(dim=1).T) == 1
     assert len(logits[1].flatten(1).unique(dim=1).T) > 1
+
+
+@pytest.mark.parametrize("size", [(33, 47), (51, 32)])
+def test_zoomout_superpixel_form_trains_with_a_batch_of_one(size: tuple[int, int]) -> None:
+    network = small(width=8, fc_width=16).train()
+    assert network.config.regions == "superpixels"
+    images = torch.randn(1, 3, *size)
+    target = (images[:, 0] > 0).long()
+    target[:, :5] = 255
+    criterion = SegmentationLoss(network.default_terms(), num_classes=3, align_corners=network.align_corners)
+    loss = criterion(network(images), target).total
+    loss.backward()
+    assert torch.isfinite(loss)
+    gradients = {name: p.grad for name, p in network.named_parameters() if p.requires_grad}
+    assert [name for name, grad in gradients.items() if grad is None or not torch.isfinite(grad).all()] == []
+    assert gradients["classifier.weight"].abs().max() > 0  # type: ignore[union-attr]
+    assert gradients["backbone.conv1_1.weight"].abs().max() > 0  # type: ignore[union-attr]
+    assert 1 < network.standardize.count <= 12
+
+
+def test_zoomout_superpixel_form_learns_two_halves() -> None:
+    network = small(width=8, fc_width=16).train()
+    images = torch.zeros(1, 3, 33, 47)
+    images[..., 24:] = 1.0
+    target = (images[:, 0] > 0).long()
+    criterion = SegmentationLoss(network.default_terms(), num_classes=3, align_corners=network.align_corners)
+    optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
+    first = last = float("nan")
+    for step in range(20):
+        loss = criterion(network(images), target).total
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        first, last = (loss.item() if step == 0 else first), loss.item()
+    assert last < 0.5 * first
+    with torch.no_grad():
+        assert (network.eval()(images).logits.argmax(1) == target).float().mean() > 0.9
 
 
 def test_zoomout_given_regions_take_the_place_of_superpixels() -> None:

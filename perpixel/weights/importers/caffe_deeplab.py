@@ -2,15 +2,17 @@
 
 A checkpoint is a dict of arrays, ``<layer>.weight`` and ``<layer>.bias``, in the layer names of the released prototxt
 files: conv1_1 … conv5_3, fc6, fc7, fc8_<data set>; MSc adds data_conv, data_fc, data_ms and the same of pool1 to pool4.
-Classes, image channels, widths, fc6's kernel and whether there is MSc are read off keys and shapes. The dilation of fc6
-and the average pooling behind pool5 leave no trace in the weights; they follow the kernel as released, unless said.
+Classes, image channels, widths, fc6's kernel and whether there is MSc are read off keys and shapes. The dilation of
+fc6, the average pooling behind pool5 and the kernel of the poolings leave no trace in the weights; they follow fc6's
+kernel and MSc as released, unless said. Not verified, for no such prototxt was found: the poolings of the 7x7 form,
+taken as 3x3, and of 4x4 with a large field of view, taken as those of the plain 4x4 form.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from perpixel.backbones import DEEPLAB_PREPROCESSING, BackboneConfig
 from perpixel.errors import CheckpointError
@@ -25,6 +27,7 @@ _SIDES = {"data": 0, "pool1": 1, "pool2": 2, "pool3": 3, "pool4": 4}
 _SIDE = re.compile(r"(data|pool[1-4])_(conv|fc|ms)\.")
 _RELEASED_DILATIONS = {3: 12, 4: 4, 7: 4}
 _LARGE_FOV_KERNEL = 3
+_PLAIN_KERNEL = 4
 
 
 def _dilation(value: Any) -> Any:
@@ -40,13 +43,16 @@ def _renamed(key: str) -> str:
 
 
 def _recognise(tensors: StateDict) -> bool:
-    known = all(any(layer.match(key) for layer in (_TRUNK, _SCORES, _SIDE)) for key in tensors)
+    """By the layers that all forms have; what else is there is named when it finds no place."""
     needed = {"conv1_1.weight", "fc6.weight", "fc7.weight"} <= set(tensors)
-    return known and needed and tensors["fc6.weight"].ndim == 4 and len(_score_layers(tensors)) == 1
+    return needed and tensors["fc6.weight"].ndim == 4 and bool(_score_layers(tensors))
 
 
 def _plan(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
-    first, fc6, scores = (convolution_weight(tensors, name) for name in ("conv1_1", "fc6", *_score_layers(tensors)))
+    classifiers = _score_layers(tensors)
+    if len(classifiers) > 1:
+        raise CheckpointError(f"DeepLab v1 has one classifier, got {' and '.join(classifiers)}; leave one of them")
+    first, fc6, scores = (convolution_weight(tensors, name) for name in ("conv1_1", "fc6", *classifiers))
     kernel = fc6.shape[2]
     dilation = _RELEASED_DILATIONS.get(kernel) if options["fc6_dilation"] == "auto" else options["fc6_dilation"]
     if dilation is None:
@@ -55,11 +61,13 @@ def _plan(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
             f"fc6 has a kernel of {kernel}, released are {known}; say its dilation with the option fc6_dilation"
         )
     msc = any(_SIDE.match(key) for key in tensors)
+    pool_kernel, notes = _pool_kernel(kernel, dilation, msc=msc, option=options["pool_kernel"])
     config = DeepLabV1Config(
         fc6_kernel=kernel,
         fc6_dilation=dilation,
         fc_width=fc6.shape[0],
         pool5a=kernel == _LARGE_FOV_KERNEL if options["pool5a"] == "auto" else options["pool5a"],
+        pool_kernel=pool_kernel,
         msc=msc,
         msc_width=convolution_weight(tensors, "data_conv").shape[0] if msc else DeepLabV1Config.msc_width,
         width=first.shape[0],
@@ -68,7 +76,26 @@ def _plan(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
     network = create_model("deeplab_v1", config, num_classes=scores.shape[0], backbone=trunk)
     if trunk.in_channels == DEEPLAB_PREPROCESSING.num_channels:
         network.preprocessing = DEEPLAB_PREPROCESSING
-    return Plan(network=network, rename=_renamed)
+    return Plan(network=network, rename=_renamed, notes=notes)
+
+
+def _pool_kernel(kernel: int, dilation: int, *, msc: bool, option: int | str) -> tuple[Literal[3, 2], tuple[str, ...]]:
+    """Returns the kernel of pool1 to pool4, and what to tell of it where no released file says so."""
+    if option != "auto":
+        if msc and option == 2:
+            raise CheckpointError(
+                "the checkpoint has MSc's side branches, whose poolings are 3x3; leave pool_kernel=2 away"
+            )
+        return (2 if option == 2 else 3), ()
+    if msc or kernel == _LARGE_FOV_KERNEL:
+        return 3, ()
+    chosen: Literal[3, 2] = 2 if kernel == _PLAIN_KERNEL else 3
+    if (kernel, dilation) == (_PLAIN_KERNEL, _RELEASED_DILATIONS[_PLAIN_KERNEL]):
+        return chosen, ()
+    return chosen, (
+        f"poolings of {chosen}x{chosen} are assumed for an fc6 of kernel {kernel} and dilation {dilation}: no released "
+        f"file says so; the option pool_kernel={5 - chosen} takes the others",
+    )
 
 
 def _score_layers(tensors: StateDict) -> list[str]:
@@ -86,6 +113,11 @@ DEEPLAB_V1_IMPORTER = Importer(
             default="auto",
             allowed=("auto", True, False),
             help="average pooling behind pool5; auto: with an fc6 of kernel 3 (LargeFOV)",
+        ),
+        "pool_kernel": Option(
+            default="auto",
+            allowed=("auto", 3, 2),
+            help="of pool1 to pool4; auto: 2 for an fc6 of kernel 4 without MSc (the plain DeepLab), else 3",
         ),
     },
     recognise=_recognise,
