@@ -244,6 +244,7 @@ def mean_field_(
     _hand_back_freed_memory()
     parts = [slice(start, min(start + width, num_classes)) for start in range(0, num_classes, width)]
     current = first.new_empty((*first.shape[:2], num_classes))
+    del first
     for part in parts:
         current[..., part] = scores(part)
     softmax_(current)
@@ -255,6 +256,7 @@ def mean_field_(
             for filter_, gain in zip(filters, gains, strict=True):
                 total.add_(filter_.filter(q).mul_(gain[part] if isinstance(gain, Tensor) else gain))
             current[..., part] = total
+            del q, total  # before the next ones are made
         softmax_(current)
     return current
 

@@ -34,8 +34,6 @@ _POINTS_AT_A_TIME = 2**15
 _ROWS_AT_A_TIME = 2**16
 """Of sparse matrices: `embedding_bag` makes lists of offsets for itself, and small intermediates leave no big holes in
 the heap between what stays."""
-_FEW = 4
-"""Parts that are not worth their making: what has no more is one."""
 _LARGEST_KEY = 2**63 - 1
 _LARGEST_INT32 = 2**31 - 1
 
@@ -61,15 +59,22 @@ class _Slice(NamedTuple):
     weights: Tensor
 
     def times(self, table: Tensor) -> Tensor:
-        result = table.new_empty((len(self.entries), table.shape[1]))
-        for part in _parts(len(self.entries), _ROWS_AT_A_TIME):
-            result[part] = F.embedding_bag(self.entries[part], table, mode="sum", per_sample_weights=self.weights[part])
-        return result
+        return _gathered(self.entries, table, self.weights)
+
+
+def _gathered(entries: Tensor, table: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Sums the table's rows ``entries`` (n, k), times ``weights`` (n, k), to (n, C); of large ones some at a time."""
+    parts = _parts(len(entries), _ROWS_AT_A_TIME)
+    if len(parts) == 1:
+        return F.embedding_bag(entries, table, mode="sum", per_sample_weights=weights)
+    result = table.new_empty((len(entries), table.shape[1]))
+    for part in parts:
+        part_weights = None if weights is None else weights[part]
+        result[part] = F.embedding_bag(entries[part], table, mode="sum", per_sample_weights=part_weights)
+    return result
 
 
 def _parts(length: int, size: int) -> list[slice]:
-    if length <= _FEW * size:
-        return [slice(0, length)]
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
@@ -172,12 +177,8 @@ class PermutohedralLattice:
 
     def _pass(self, table: Tensor, reverse: bool) -> Tensor:
         values = self._splat.times(table)
-        both = torch.empty_like(values)
         for neighbours in reversed(self._neighbours) if reverse else self._neighbours:
-            for part in _parts(len(values), _ROWS_AT_A_TIME):
-                both[part] = F.embedding_bag(neighbours[part], values, mode="sum")
-            values.add_(both, alpha=0.5)
-        del both
+            values.add_(_gathered(neighbours, values), alpha=0.5)
         return self._slice.times(values)
 
 

@@ -419,7 +419,12 @@ def test_signal_writes_a_checkpoint_and_the_resumed_run_ends_equal(
     assert [event["step"] for event in events(tmp_path / "broken", "evaluation")] == [3, 6]
 
 
-def test_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
+def test_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts us without it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
     def twice(progress: Progress) -> None:
         if progress.step == 4:
             os.kill(os.getpid(), signal.SIGINT)

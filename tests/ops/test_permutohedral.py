@@ -93,7 +93,6 @@ def test_build_points_in_rounds_equal_those_at_once(monkeypatch: pytest.MonkeyPa
     features, values = points(2, 50, 5), points(2, 50, 3, seed=1)
     at_once = build_lattice(features).filter(values)
     monkeypatch.setattr(permutohedral, "_POINTS_AT_A_TIME", 7)
-    monkeypatch.setattr(permutohedral, "_FEW", 1)
     assert torch.equal(build_lattice(features).filter(values), at_once)
 
 
@@ -101,7 +100,6 @@ def test_filter_rows_in_rounds_equal_those_at_once(monkeypatch: pytest.MonkeyPat
     features, values = points(2, 50, 5, spread=0.6), points(2, 50, 3, seed=1)
     at_once = build_lattice(features).filter(values)
     monkeypatch.setattr(permutohedral, "_ROWS_AT_A_TIME", 7)
-    monkeypatch.setattr(permutohedral, "_FEW", 1)
     assert torch.equal(build_lattice(features).filter(values), at_once)
 
 
