@@ -249,7 +249,6 @@ def mean_field_(
         current[..., part] = scores(part)
     softmax_(current)
     for _ in range(iterations):
-        _hand_back_freed_memory()
         for part in parts:
             q = current[..., part].contiguous()
             total = scores(part)
@@ -262,7 +261,7 @@ def mean_field_(
 
 
 def _hand_back_freed_memory() -> None:
-    """Asks glibc for what filters and their making left in its heap: 100 MB for two megapixels."""
+    """Asks glibc for what the making of the filters left in its heap: 100 MB for two megapixels."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
