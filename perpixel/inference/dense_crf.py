@@ -126,8 +126,8 @@ def dense_crf(probabilities: Tensor, images: Tensor, crf: DenseCRF | None = None
             f"probabilities lie in [0, 1], got values from {lowest:g} to {highest:g}; for scores, take their softmax"
         )
 
-    def scores(classes: slice) -> Tensor:
-        return _by_pixel(probabilities, classes).clamp_(min=_LEAST_PROBABILITY, max=1.0).log_()
+    def scores(rows: slice) -> Tensor:
+        return _by_pixel(probabilities, rows).clamp_(min=_LEAST_PROBABILITY, max=1.0).log_()
 
     return _inferred(scores, probabilities, images, crf or DenseCRF())
 
@@ -140,17 +140,17 @@ def dense_crf_from_energies(energies: Tensor, images: Tensor, crf: DenseCRF | No
     """
     _check_shapes(energies, images)
     _check_finite("energies", energies)
-    return _inferred(lambda classes: _by_pixel(energies, classes).neg_(), energies, images, crf or DenseCRF())
+    return _inferred(lambda rows: _by_pixel(energies, rows).neg_(), energies, images, crf or DenseCRF())
 
 
 def _dtype(values: Tensor) -> torch.dtype:
     return torch.float64 if values.dtype == torch.float64 else torch.float32
 
 
-def _by_pixel(values: Tensor, classes: slice) -> Tensor:
-    """Returns a copy (B, N, k) of some classes, float32 unless the values are float64."""
-    batched = values.reshape(-1, values.shape[-3], values.shape[-2] * values.shape[-1])[:, classes].mT
-    return torch.empty(batched.shape, dtype=_dtype(values), device=values.device).copy_(batched)
+def _by_pixel(values: Tensor, rows: slice) -> Tensor:
+    """Returns a copy (B, n, K) of some pixels, float32 unless the values are float64."""
+    pixels = values.reshape(-1, values.shape[-3], values.shape[-2] * values.shape[-1])[..., rows].mT
+    return torch.empty(pixels.shape, dtype=_dtype(values), device=values.device).copy_(pixels)
 
 
 @torch.no_grad()
@@ -158,7 +158,8 @@ def _inferred(scores: Callable[[slice], Tensor], values: Tensor, images: Tensor,
     """Q in the shape of the values."""
     images = images.to(values.device).reshape(-1, *images.shape[-3:])
     filters, gains = crf_kernels(images, crf, num_classes=values.shape[-3], dtype=_dtype(values))
-    q = mean_field_(scores, values.shape[-3], filters, gains, iterations=crf.iterations)
+    shape = (len(images), images.shape[-2] * images.shape[-1], values.shape[-3])
+    q = mean_field_(scores, shape, filters, gains, iterations=crf.iterations)
     del filters
     return q.mT.reshape(values.shape)
 

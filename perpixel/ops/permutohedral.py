@@ -14,6 +14,7 @@ Shapes: B batch, N points, D feature dimensions, C channels of the values, P = B
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod, sqrt
 from typing import Any, NamedTuple
@@ -46,10 +47,19 @@ class _Splat(NamedTuple):
     offsets: Tensor
     weights: Tensor
 
-    def times(self, table: Tensor) -> Tensor:
-        return F.embedding_bag(
-            self.entries, table, self.offsets, mode="sum", per_sample_weights=self.weights, include_last_offset=True
-        )
+    def times_(self, table: Tensor, result: Tensor) -> None:
+        """Writes (M + 1, C), some vertices at a time."""
+        starts = [*self.offsets[:-1:_ROWS_AT_A_TIME].tolist(), len(self.entries)]
+        for index, part in enumerate(_parts(len(result), _ROWS_AT_A_TIME)):
+            points = slice(starts[index], starts[index + 1])
+            result[part] = F.embedding_bag(
+                self.entries[points],
+                table,
+                self.offsets[part.start : part.stop + 1] - points.start,
+                mode="sum",
+                per_sample_weights=self.weights[points],
+                include_last_offset=True,
+            )
 
 
 class _Slice(NamedTuple):
@@ -58,20 +68,10 @@ class _Slice(NamedTuple):
     entries: Tensor
     weights: Tensor
 
-    def times(self, table: Tensor) -> Tensor:
-        return _gathered(self.entries, table, self.weights)
-
-
-def _gathered(entries: Tensor, table: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Sums the table's rows ``entries`` (n, k), times ``weights`` (n, k), to (n, C); of large ones some at a time."""
-    parts = _parts(len(entries), _ROWS_AT_A_TIME)
-    if len(parts) == 1:
-        return F.embedding_bag(entries, table, mode="sum", per_sample_weights=weights)
-    result = table.new_empty((len(entries), table.shape[1]))
-    for part in parts:
-        part_weights = None if weights is None else weights[part]
-        result[part] = F.embedding_bag(entries[part], table, mode="sum", per_sample_weights=part_weights)
-    return result
+    def parts(self, table: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Yields some rows of (P, C) at a time."""
+        for part in _parts(len(self.entries), _ROWS_AT_A_TIME):
+            yield part, F.embedding_bag(self.entries[part], table, mode="sum", per_sample_weights=self.weights[part])
 
 
 def _parts(length: int, size: int) -> list[slice]:
@@ -162,24 +162,59 @@ class PermutohedralLattice:
             return torch.ones(shape, dtype=self.dtype, device=self.device)
         return given.detach().to(self.dtype).reshape(shape)
 
+    @property
+    def room_per_channel(self) -> int:
+        """Numbers that `add_filtered_` works on for each channel at a time."""
+        return 2 * (self.vertices + 1)
+
+    def add_filtered_(self, total: Tensor, values: Tensor, gain: float | Tensor, room: Tensor) -> None:
+        """Adds ``gain`` times the filtered values (B, N, C) to ``total``, without gradient and with no map of its own.
+
+        Args:
+            total: (B, N, C), with one distance between all pixels, such as some channels of a contiguous map.
+            values: (B, N, C) in the lattice's type.
+            gain: A factor, or factors (C,).
+            room: Memory to work in, at least ``room_per_channel`` numbers; more lets more channels go together.
+        """
+        rows, channels = self.batch * self.points, values.shape[-1]
+        tables = values.view(-1, rows, channels)  # several where one lattice serves the batch
+        for sums, table in zip(total.view(-1, rows, channels), tables, strict=True):
+            self._add_rows(sums, table, gain, room)
+
+    def _add_rows(self, total: Tensor, table: Tensor, gain: float | Tensor, room: Tensor) -> None:
+        for channels in _parts(table.shape[1], max(1, len(room) // self.room_per_channel)):
+            vertices = self._blurred(table[:, channels].contiguous(), reverse=False, room=room)
+            factor = gain[channels] if isinstance(gain, Tensor) else gain
+            for part, result in self._slice.parts(vertices):
+                total[part, channels] += result.mul_(factor)
+
     def _run(self, table: Tensor, reverse: bool) -> Tensor:
         """(P, C) -> (P, C), or (N, B C) where one lattice serves the batch."""
         rows, channels = table.shape
         bytes_per_channel = (self.vertices + 1) * table.element_size()
         rounds = min(channels, -(-channels * bytes_per_channel // _TABLE_BYTES))
-        if rounds <= 1:
-            return self._pass(table, reverse)
-        width = -(-channels // rounds)
+        width = -(-channels // max(rounds, 1))
+        room = table.new_empty(self.room_per_channel * width)
         result = table.new_empty((rows, channels))
-        for start in range(0, channels, width):
-            result[:, start : start + width] = self._pass(table[:, start : start + width].contiguous(), reverse)
+        for some in _parts(channels, width):
+            vertices = self._blurred(table[:, some].contiguous(), reverse, room)
+            for part, values in self._slice.parts(vertices):
+                result[part, some] = values
         return result
 
-    def _pass(self, table: Tensor, reverse: bool) -> Tensor:
-        values = self._splat.times(table)
+    def _blurred(self, table: Tensor, reverse: bool, room: Tensor) -> Tensor:
+        """Splats values (P, C) and blurs them: those of the vertices (M + 1, C), a part of the room."""
+        shape = (2, self.vertices + 1, table.shape[1])
+        values: Tensor
+        blurred: Tensor
+        values, blurred = room[: prod(shape)].view(shape)
+        self._splat.times_(table, values)
         for neighbours in reversed(self._neighbours) if reverse else self._neighbours:
-            values.add_(_gathered(neighbours, values), alpha=0.5)
-        return self._slice.times(values)
+            for part in _parts(len(values), _ROWS_AT_A_TIME):
+                both = F.embedding_bag(neighbours[part], values, mode="sum")
+                torch.add(values[part], both, alpha=0.5, out=blurred[part])
+            values, blurred = blurred, values
+        return values
 
 
 class _Filter(torch.autograd.Function):

@@ -66,20 +66,30 @@ MATRIX = torch.tensor([[0.5, -1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 0.3, 1.0]], dtyp
 @pytest.mark.parametrize("gain", [1.5, MATRIX[1], MATRIX], ids=["number", "vector", "matrix"])
 @pytest.mark.parametrize("classes_at_a_time", [1, 2, 3])
 def test_mean_field_in_place_equals_the_differentiable_form(gain, classes_at_a_time, monkeypatch) -> None:
-    scores, filters = random_scores(1, 12, 3), [sample_filter(), sample_filter()]
+    scores, filters = random_scores(2, 12, 3), [sample_filter(), sample_filter()]
     q = mean_field(scores, filters, [gain, 0.5], iterations=3).softmax(-1)
-    monkeypatch.setattr(module, "_BLOCK_BYTES", classes_at_a_time * 12 * 8)
+    monkeypatch.setattr(module, "_BLOCK_BYTES", classes_at_a_time * 2 * 12 * 8)
     monkeypatch.setattr(module, "_ROWS_AT_A_TIME", 5)
     asked: list[slice] = []
 
-    def some(classes: slice) -> torch.Tensor:
-        asked.append(classes)
-        return scores[..., classes].clone()
+    def some(rows: slice) -> torch.Tensor:
+        asked.append(rows)
+        return scores[:, rows].clone()
 
-    in_place = mean_field_(some, 3, filters, [gain, 0.5], iterations=3)
+    in_place = mean_field_(some, (2, 12, 3), filters, [gain, 0.5], iterations=3)
     torch.testing.assert_close(in_place, q, rtol=0, atol=1e-13)
-    whole = classes_at_a_time == 3 or gain is MATRIX
-    assert max(part.stop - part.start for part in asked) == (3 if whole else classes_at_a_time)
+    assert max(rows.stop - rows.start for rows in asked) == (12 if gain is MATRIX else 5)
+
+
+@pytest.mark.parametrize("room", [1, 2**20])
+def test_mean_field_in_place_on_lattices_equals_the_differentiable_form(room: int, monkeypatch) -> None:
+    scores = random_scores(1, 12, 3)
+    x = torch.linspace(0, 3, 12, dtype=torch.float64)[None, :, None]
+    filters = [normalized(build_lattice(x * scale), "symmetric") for scale in (1.0, 0.3)]
+    q = mean_field(scores, filters, [1.5, 0.5], iterations=3).softmax(-1)
+    monkeypatch.setattr(module, "_ROOM_BYTES", room)
+    in_place = mean_field_(lambda rows: scores[:, rows].clone(), (1, 12, 3), filters, [1.5, 0.5], iterations=3)
+    torch.testing.assert_close(in_place, q, rtol=0, atol=1e-13)
 
 
 def test_mean_field_scores_shifted_per_pixel_give_the_same_probabilities() -> None:
@@ -177,14 +187,12 @@ def test_features_of_impossible_width_are_refused(sigma: float) -> None:
         ([torch.ones(3, 2)], 1, r"of 3 classes cannot have shape \(3, 2\)"),
     ],
 )
-def test_mean_field_wrong_arguments_are_refused(
-    gains: list, iterations: int, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mean_field_wrong_arguments_are_refused(gains: list, iterations: int, message: str) -> None:
+    scores = random_scores(1, 12, 3)
     with pytest.raises(InvalidValue, match=message):
-        mean_field(random_scores(1, 12, 3), [sample_filter()], gains, iterations=iterations)
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 1)
+        mean_field(scores, [sample_filter()], gains, iterations=iterations)
     with pytest.raises(InvalidValue, match=message):
-        mean_field_(lambda part: random_scores(1, 12, 3)[..., part], 3, [sample_filter()], gains, iterations=iterations)
+        mean_field_(lambda rows: scores[:, rows], (1, 12, 3), [sample_filter()], gains, iterations=iterations)
 
 
 def test_compatibility_gain_of_another_shape_is_refused() -> None:

@@ -89,6 +89,20 @@ def test_filter_many_channels_in_rounds_equal_those_at_once(monkeypatch: pytest.
     assert torch.equal(lattice.filter(values), at_once)
 
 
+@pytest.mark.parametrize("lattice_batch", [1, 2], ids=["lattice_for_all", "lattice_each"])
+@pytest.mark.parametrize("channels_at_a_time", [1, 2, 4])
+@pytest.mark.parametrize("gain", [-0.7, torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)], ids=["number", "vector"])
+def test_add_filtered_in_given_room_equals_the_filter(lattice_batch, channels_at_a_time, gain, monkeypatch) -> None:
+    lattice = build_lattice(points(lattice_batch, 40, 4, spread=0.6))
+    values, whole = points(2, 40, 3, seed=1), points(2, 40, 5, seed=2)
+    expected = whole.clone()
+    expected[..., 1:4] += lattice.filter(values) * gain
+    monkeypatch.setattr(permutohedral, "_ROWS_AT_A_TIME", 7)
+    room = torch.full((lattice.room_per_channel * channels_at_a_time,), torch.nan, dtype=torch.float64)
+    lattice.add_filtered_(whole[..., 1:4], values, gain, room)
+    torch.testing.assert_close(whole, expected, rtol=0, atol=1e-13)
+
+
 def test_build_points_in_rounds_equal_those_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     features, values = points(2, 50, 5), points(2, 50, 3, seed=1)
     at_once = build_lattice(features).filter(values)
