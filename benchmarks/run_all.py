@@ -1,7 +1,7 @@
 """Runs the quick benchmarks one after the other and writes their JSON files to benchmarks/results.
 
-dfn_ablation.py, segnet_decoders.py and unet_isbi.py train networks, and dense_crf.py takes the Python of a peer: these
-are run by themselves.
+dfn_ablation.py, segnet_decoders.py and unet_isbi.py train networks, as `perpixel bench lineage` does, dense_crf.py
+takes the Python of a peer and forward.py a folder with one: these are run by themselves.
 
     python benchmarks/run_all.py
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from torch import nn
@@ -50,7 +50,13 @@ def create_model(
         return whole
     if isinstance(backbone, str):
         backbone = BackboneConfig(name=backbone, num_stages=entry.backbone.num_stages)
-    trunk = backbone if isinstance(backbone, nn.Module) else entry.trunk(backbone or entry.backbone, settings)
+    if isinstance(backbone, nn.Module):
+        trunk = backbone
+    else:
+        chosen = backbone or entry.backbone
+        if entry.maps is not None:
+            chosen = replace(chosen, num_stages=min(chosen.num_stages, max(1, entry.maps(settings))))
+        trunk = entry.trunk(chosen, settings)
     network: Network = entry.network(trunk, num_classes, settings)
     return network
 

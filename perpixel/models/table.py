@@ -46,6 +46,10 @@ def _any_trunk(backbone: BackboneConfig, _settings: Any) -> nn.Module:
     return create_trunk(backbone)
 
 
+def _last_and_auxiliary(config: Any) -> int:
+    return 2 if config.auxiliary else 1
+
+
 def _vgg16_trunk(backbone: BackboneConfig, config: Any) -> nn.Module:
     return create_vgg16(backbone, config.layout)
 
@@ -61,6 +65,10 @@ class ModelEntry:
     """None: the network is of one piece, and its configuration states ``in_channels``."""
     trunk: Callable[[BackboneConfig, Any], nn.Module] = _any_trunk
     """(backbone, the network's configuration) → what its constructor takes."""
+
+    maps: Callable[[Any], int] | None = None
+    """The network's configuration → how many of the trunk's coarsest maps it reads, so that no other is kept in memory;
+    None: as many as the trunk's configuration states."""
 
     @property
     def takes_any_backbone(self) -> bool:
@@ -95,6 +103,7 @@ MODELS: dict[str, ModelEntry] = {
         config=DeepLabV3Config,
         backbone=BackboneConfig(name="resnet101", output_stride=16, multi_grid=(1, 2, 4), num_stages=2),
         paper="Chen et al., 2017, arXiv:1706.05587",
+        maps=lambda config: -config.auxiliary_stage if config.auxiliary else 1,
     ),
     "deeplab_v3plus": ModelEntry(
         network=DeepLabV3Plus,
@@ -133,6 +142,7 @@ MODELS: dict[str, ModelEntry] = {
         config=FCNConfig,
         backbone=BackboneConfig(name="resnet101", stem="deep64"),
         paper="Long et al., CVPR 2015, arXiv:1411.4038 (residual form)",
+        maps=_last_and_auxiliary,
     ),
     "fcn_vgg16": ModelEntry(
         network=FCNVGG16,
@@ -146,6 +156,7 @@ MODELS: dict[str, ModelEntry] = {
         config=PSPNetConfig,
         backbone=BackboneConfig(name="resnet50", stem="deep64", output_stride=8, dilation="full"),
         paper="Zhao et al., CVPR 2017, arXiv:1612.01105",
+        maps=_last_and_auxiliary,
     ),
     "gcn": ModelEntry(
         network=GCN,
