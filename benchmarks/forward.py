@@ -9,7 +9,7 @@ plainest way: what is concatenated is built, then convolved. Auxiliary heads are
 The two take turns, in a process per network; ratios are of medians, ours over the peer's, below 1 where ours is faster
 or leaner. A memory figure is the median of three processes of their own: the most that each held during the forward
 pass, less what it held before, after a small image has gone through, with an allocator that gives memory back at once.
-The JSON file is written after every network.
+The JSON file is written after every network; rows that are not asked for stay as they are in it.
 
     python benchmarks/forward.py --json benchmarks/results/forward.json [--smp FOLDER] [--rounds 7] [--rows NAME ...]
 """
@@ -302,7 +302,7 @@ def play_role(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def benchmark_row(arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     """Measures a network in both memory orders."""
-    row: dict[str, Any] = {"peer": ROWS[name].peer, "family": ROWS[name].family}
+    row: dict[str, Any] = {"peer": ROWS[name].peer, "family": ROWS[name].family, "commit": commit()}
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "peer.pth"
         write_checkpoint(name, checkpoint)
@@ -345,20 +345,34 @@ def print_row(name: str, order: str, row: dict[str, Any]) -> None:
     )
 
 
+def commit() -> str | None:
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE.parent, capture_output=True, text=True, check=False)
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
 def environment(arguments: argparse.Namespace) -> dict[str, Any]:
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE.parent, capture_output=True, text=True, check=False)
     versions = {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
     if arguments.smp:
         held = importlib.metadata.distributions(name=SMP, path=[str(arguments.smp)])
         versions[SMP] = next((found.version for found in held), "unknown")
     return {
-        "commit": commit.stdout.strip() if commit.returncode == 0 else None,
+        "commit": commit(),
         "device": "cpu",
         "machine": platform.machine(),
         "threads": arguments.threads,
         "python": platform.python_version(),
         "versions": versions,
     }
+
+
+def earlier_rows(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The rows of the same file that are not measured again."""
+    if not arguments.json or not arguments.json.exists():
+        return {}
+    stored = json.loads(arguments.json.read_text(encoding="utf-8"))
+    if stored["rounds"] != arguments.rounds or stored["environment"]["versions"] != environment(arguments)["versions"]:
+        return {}
+    return {name: row for name, row in stored["results"].items() if name not in arguments.rows}
 
 
 def main() -> None:
@@ -387,7 +401,7 @@ def main() -> None:
         "rounds": arguments.rounds,
         "environment": environment(arguments),
         "left_out": left_out,
-        "results": {},
+        "results": earlier_rows(arguments),
     }
     print(
         f"{'':36s} {'ours ms':>8s} {'peer ms':>8s} {'ratio':>6s} {'ours MiB':>8s} {'peer MiB':>8s} {'ratio':>6s}",

@@ -164,7 +164,8 @@ class DecoderBlock(nn.Module):
             x = F.interpolate(x, size=tuple(size), mode="nearest")
         else:
             x = resize(x, size, align_corners=False)
-        out: Tensor = self.second(self._first(x, skipped))
+        x = self._first(x, skipped)  # nothing else holds the enlarged map, the largest of all
+        out: Tensor = self.second(x)
         return out if self.excite_out is None else cast(Tensor, self.excite_out(out))
 
     def _first(self, x: Tensor, skipped: Tensor | None) -> Tensor:
