@@ -205,9 +205,7 @@ class PermutohedralLattice:
     def _blurred(self, table: Tensor, reverse: bool, room: Tensor) -> Tensor:
         """Splats values (P, C) and blurs them: those of the vertices (M + 1, C), a part of the room."""
         shape = (2, self.vertices + 1, table.shape[1])
-        values: Tensor
-        blurred: Tensor
-        values, blurred = room[: prod(shape)].view(shape)
+        values, blurred = room[: prod(shape)].view(shape).unbind()
         self._splat.times_(table, values)
         for neighbours in reversed(self._neighbours) if reverse else self._neighbours:
             for part in _parts(len(values), _ROWS_AT_A_TIME):
