@@ -17,12 +17,12 @@ from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
-from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from perpixel.backbones.timm_backbone import BackboneConfig
+from perpixel.backbones.trunk_weights import fill_trunk_with, trunk_preprocessing
 from perpixel.backbones.weight_files import read_checkpoint
-from perpixel.errors import CheckpointError, InvalidValue, nearest
+from perpixel.errors import InvalidValue, nearest
 from perpixel.layers import ConvNorm
 from perpixel.types import Preprocessing
 
@@ -41,6 +41,7 @@ DEEPLAB_PREPROCESSING = Preprocessing(
 """Of the checkpoints of DeepLab v1 and v2, VGG16 and ResNet-101 alike."""
 
 _EXPANSION = 4
+_HEADS = ("fc.", "aspp.")
 _STEM_FIELD = 11
 """Pixels that one cell behind the stem sees: 7 of the convolution, and two more steps of 2 by the pooling."""
 
@@ -71,7 +72,7 @@ class CaffeResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.preprocessing = _preprocessing(config)
+        self.preprocessing = trunk_preprocessing(config)
         self.notes: tuple[str, ...] = ()
         stem = ConvNorm(config.in_channels, width, 7, stride=2, momentum=norm_momentum)
         self.layer1 = nn.Sequential(OrderedDict(conv1=stem))
@@ -194,39 +195,11 @@ def create_caffe_resnet(
 
 def _fill(trunk: CaffeResNet, config: BackboneConfig) -> tuple[str, ...]:
     found = {_own_name(key): value for key, value in read_checkpoint(config.weights).items()}
-    wanted = trunk.state_dict()
-    notes: list[str] = []
-    problems: list[str] = []
-    for key, own in wanted.items():
-        value = found.get(key)
-        if value is None:
-            if not key.endswith("num_batches_tracked"):
-                problems.append(f"missing: {key} {tuple(own.shape)}")
-            continue
-        if key == "layer1.conv1.conv.weight" and value.shape[1] == 3 != own.shape[1]:
-            value = torch.as_tensor(adapt_input_conv(own.shape[1], value))
-            notes.append(f"{key} was adapted from 3 to {own.shape[1]} channels")
-        if value.shape != own.shape:
-            problems.append(f"shape: {key} is {tuple(value.shape)}, the trunk wants {tuple(own.shape)}")
-            continue
-        wanted[key] = value
-    problems += [f"left over: {key}" for key in found if key not in wanted and not key.startswith(("fc.", "aspp."))]
-    if problems:
-        shown = "\n  ".join(problems[:10])
-        raise CheckpointError(
-            f"{config.weights}: {len(problems)} tensors do not fit {config.name}:\n  {shown}\n"
-            "Give a checkpoint of kazuto1011/deeplab-pytorch of the same depth."
-        )
-    trunk.load_state_dict(wanted)
-    return tuple(notes)
+    found = {key: value for key, value in found.items() if not key.startswith(_HEADS)}
+    advice = "Give a checkpoint of kazuto1011/deeplab-pytorch of the same depth."
+    return fill_trunk_with(trunk, found, config, first="layer1.conv1.conv.weight", advice=advice)
 
 
 def _own_name(key: str) -> str:
     """Their name -> ours: the wrapper's prefix goes, and batch norms are called norm."""
     return re.sub(r"\.bn\.", ".norm.", key.removeprefix("base."))
-
-
-def _preprocessing(config: BackboneConfig) -> Preprocessing:
-    if config.in_channels == 3:
-        return Preprocessing()
-    return Preprocessing(mean=(0.5,) * config.in_channels, std=(0.25,) * config.in_channels)

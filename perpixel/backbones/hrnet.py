@@ -17,24 +17,21 @@ from dataclasses import dataclass
 from typing import cast
 
 import timm
-import torch
 import torch.nn.functional as F
-from timm.models import adapt_input_conv
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
 from perpixel.backbones.hub import cannot_fetch, hub_unless_unreachable
 from perpixel.backbones.timm_backbone import BackboneConfig
+from perpixel.backbones.trunk_weights import fill_trunk_with, trunk_preprocessing
 from perpixel.backbones.weight_files import read_checkpoint
-from perpixel.errors import CheckpointError, InvalidValue, nearest
+from perpixel.errors import InvalidValue, nearest
 from perpixel.ops import resize
-from perpixel.types import Preprocessing
 
 __all__ = ["HRNETS", "HRNet", "HRNetLayout", "HighResolutionModule", "create_hrnet"]
 
 _STRIDES = (4, 8, 16, 32)
 _EXPANSION = 4
-_WRAPPER = "model."
 _CLASSIFICATION = ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier.")
 _SEGMENTATION = ("last_layer.", "aux_head.", "conv3x3_ocr.", "ocr_distri_head.", "cls_head.")
 
@@ -107,7 +104,7 @@ class HRNet(nn.Module):
     def __init__(self, config: BackboneConfig, layout: HRNetLayout, *, align_corners: bool) -> None:
         super().__init__()
         self.config = config
-        self.preprocessing = _preprocessing(config)
+        self.preprocessing = trunk_preprocessing(config)
         self.notes: tuple[str, ...] = ()
         self.strides: tuple[int, ...] = _STRIDES
         self.channels: tuple[int, ...] = layout.channels
@@ -257,37 +254,12 @@ def _exchange(channels: Sequence[int], source: int, target: int) -> nn.Module:
 
 def _fill(trunk: HRNet, config: BackboneConfig) -> tuple[str, ...]:
     found = _pretrained(config.name) if config.weights == "timm" else _of_the_trunk(read_checkpoint(config.weights))
-    wanted = trunk.state_dict()
-    notes: list[str] = []
-    problems: list[str] = []
-    for key, own in wanted.items():
-        value = found.get(key)
-        if value is None:
-            if not key.endswith("num_batches_tracked"):
-                problems.append(f"missing: {key} {tuple(own.shape)}")
-            continue
-        if key == "conv1.weight" and value.shape[1] == 3 != own.shape[1]:
-            value = torch.as_tensor(adapt_input_conv(own.shape[1], value))
-            notes.append(f"{key} was adapted from 3 to {own.shape[1]} input channels")
-        if value.shape != own.shape:
-            problems.append(f"shape: {key} is {tuple(value.shape)}, the trunk wants {tuple(own.shape)}")
-            continue
-        wanted[key] = value
-    problems += [f"left over: {key} {tuple(value.shape)}" for key, value in found.items() if key not in wanted]
-    if problems:
-        shown = "\n  ".join(problems[:10])
-        raise CheckpointError(
-            f"{config.weights}: {len(problems)} tensors do not fit {config.name}:\n  {shown}\n"
-            "Give weights of an HRNet of the same width and depth, of its authors or of timm."
-        )
-    trunk.load_state_dict(wanted)
-    return tuple(notes)
+    advice = "Give weights of an HRNet of the same width and depth, of its authors or of timm."
+    return fill_trunk_with(trunk, found, config, first="conv1.weight", advice=advice)
 
 
 def _of_the_trunk(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint without the authors' wrapper, its loss and its heads."""
-    if any(key.startswith(_WRAPPER) for key in found):
-        found = {key.removeprefix(_WRAPPER): value for key, value in found.items() if key.startswith(_WRAPPER)}
+    """A checkpoint without its heads."""
     return {key: value for key, value in found.items() if not key.startswith(_CLASSIFICATION + _SEGMENTATION)}
 
 
@@ -298,9 +270,3 @@ def _pretrained(name: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError, ValueError) as error:
         raise cannot_fetch(name, error) from error
     return _of_the_trunk(whole)
-
-
-def _preprocessing(config: BackboneConfig) -> Preprocessing:
-    if config.in_channels == 3:
-        return Preprocessing()
-    return Preprocessing(mean=(0.5,) * config.in_channels, std=(0.25,) * config.in_channels)

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from perpixel.backbones.caffe_resnet import Bottleneck
 from perpixel.backbones.timm_backbone import Backbone, BackboneConfig, create_backbone
+from perpixel.backbones.trunk_weights import trunk_preprocessing
 from perpixel.errors import InvalidValue
 from perpixel.layers import ConvNorm
 from perpixel.ops import resize
-from perpixel.types import Preprocessing
 
 __all__ = ["ICNET_TRUNK", "ICNetTrunk", "TwoScaleTrunk", "create_icnet_trunk"]
 
@@ -88,7 +88,7 @@ class ICNetTrunk(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.preprocessing = _preprocessing(config)
+        self.preprocessing = trunk_preprocessing(config)
         self.notes: tuple[str, ...] = ()
         norm: dict[str, Any] = {"momentum": norm_momentum, "merged": merged}
         self.conv1_1 = ConvNorm(config.in_channels, width, 3, stride=2, **norm)
@@ -243,9 +243,3 @@ def _halved(x: Tensor) -> Tensor:
     """Every second pixel: aligned corners bring n = 2m + 1 of them to m + 1."""
     height, width = x.shape[-2:]
     return resize(x, ((height + 1) // 2, (width + 1) // 2), align_corners=True)
-
-
-def _preprocessing(config: BackboneConfig) -> Preprocessing:
-    if config.in_channels == 3:
-        return Preprocessing()
-    return Preprocessing(mean=(0.5,) * config.in_channels, std=(0.25,) * config.in_channels)

@@ -38,9 +38,14 @@ def fill_trunk(
 
 
 def fill_trunk_with(
-    trunk: nn.Module, found: Mapping[str, Tensor], config: BackboneConfig, *, first: str
+    trunk: nn.Module,
+    found: Mapping[str, Tensor],
+    config: BackboneConfig,
+    *,
+    first: str,
+    advice: str = "Choose the backbone that the file was made with.",
 ) -> tuple[str, ...]:
-    """Does `fill_trunk`'s work with tensors that were read and renamed already.
+    """Does `fill_trunk`'s work with tensors that were read and renamed already; ``advice`` ends the error's message.
 
     Raises:
         CheckpointError: a tensor is missing, left over or of another shape.
@@ -61,12 +66,11 @@ def fill_trunk_with(
             problems.append(f"shape: {key} is {tuple(value.shape)}, the trunk wants {tuple(own.shape)}")
             continue
         wanted[key] = value
-    problems += [f"left over: {key}" for key in found if key not in wanted]
+    problems += [f"left over: {key} {tuple(value.shape)}" for key, value in found.items() if key not in wanted]
     if problems:
         shown = "\n  ".join(problems[:_SHOWN])
         raise CheckpointError(
-            f"{config.weights}: {len(problems)} tensors do not fit backbone {config.name!r}:\n  {shown}\n"
-            "Choose the backbone that the file was made with."
+            f"{config.weights}: {len(problems)} tensors do not fit backbone {config.name!r}:\n  {shown}\n{advice}"
         )
     trunk.load_state_dict(wanted)
     return tuple(notes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from perpixel.errors import CheckpointError
 __all__ = ["Unwrapped", "open_checkpoint", "read_checkpoint", "unwrap"]
 
 _CONTAINER_KEYS = ("model", "state_dict", "model_state", "model_state_dict", "net", "network", "weights", "params")
-_PREFIXES = ("module.", "_orig_mod.")
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+_LOSS_PREFIXES = ("criterion.", "aux_criterion.", "loss.", "loss_fn.")
 _MAX_DEPTH = 4
 
 
@@ -65,8 +66,9 @@ def unwrap(content: object) -> Unwrapped:
     """Finds the state dict inside what a checkpoint file held.
 
     Dives into the keys under which training code keeps its model (``model``, ``state_dict``, ``net``, …), takes the
-    prefixes of DataParallel (``module.``) and of ``torch.compile`` (``_orig_mod.``) off, and leaves values that are no
-    tensors aside; the notes name all of it. NumPy arrays become tensors.
+    prefixes of DataParallel (``module.``), of ``torch.compile`` (``_orig_mod.``) and of wrappers that hold the network
+    beside its loss (``model.``, ``net.``) off, and leaves aside the loss's tensors (``criterion.``, ``loss.``, …) and
+    values that are no tensors; the notes name all of it. NumPy arrays become tensors.
 
     Raises:
         CheckpointError: there is no tensor in it, or two keys become the same one.
@@ -89,6 +91,10 @@ def unwrap(content: object) -> Unwrapped:
         notes.append(f"no tensors, left aside: {', '.join(others)}")
     tensors, prefixes = _without_prefixes(tensors)
     notes += [f"prefix {prefix!r} taken off" for prefix in prefixes]
+    of_loss = [key for key in tensors if key.startswith(_LOSS_PREFIXES)]
+    if of_loss and len(of_loss) < len(tensors):
+        notes.append(f"of the training loss, not of the network, left aside: {', '.join(of_loss)}")
+        tensors = {key: value for key, value in tensors.items() if key not in of_loss}
     return Unwrapped(tensors=tensors, notes=tuple(notes))
 
 
@@ -115,7 +121,8 @@ def _read_pickle(path: Path) -> Any:
             "torch.save(model.state_dict(), 'tensors.pth') or torch.save(checkpoint['model'], 'tensors.pth')."
         ) from error
     except (RuntimeError, EOFError, BadZipFile, OSError, ValueError, KeyError, AttributeError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        told = str(error).strip()
+        first = type(error).__name__ if isinstance(error, KeyError) or not told else told.splitlines()[0]
         raise CheckpointError(
             f"{path}: not a file of torch.save, or a damaged one ({first}); fetch it again"
         ) from error
@@ -141,14 +148,15 @@ def _holds_tensors(content: Mapping[Any, Any]) -> bool:
 
 
 def _as_tensor(value: Any) -> Tensor:
-    return value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.ascontiguousarray(value))
+    # ascontiguousarray would make a vector of a scalar, such as a norm's batch counter.
+    return value.detach() if isinstance(value, Tensor) else torch.from_numpy(np.array(value, order="C"))
 
 
 def _without_prefixes(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Takes a wrapper's prefix off as long as every key has it, and ``_orig_mod.`` wherever it stands."""
+    """Takes a wrapper's prefix off as long as every key but a loss's has it, and ``_orig_mod.`` wherever it stands."""
     taken: list[str] = []
     names = {key: key for key in tensors}
-    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in names.values())), None):
+    while prefix := _shared_prefix(names.values()):
         names = {key: name.removeprefix(prefix) for key, name in names.items()}
         taken.append(prefix)
     if any("_orig_mod." in name for name in names.values()):
@@ -158,3 +166,8 @@ def _without_prefixes(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], li
         repeated = sorted({n for n in names.values() if list(names.values()).count(n) > 1})
         raise CheckpointError(f"keys repeat once their prefixes are taken off: {', '.join(repeated[:5])}")
     return {names[key]: tensor for key, tensor in tensors.items()}, taken
+
+
+def _shared_prefix(names: Iterable[str]) -> str | None:
+    of_network = [name for name in names if not name.startswith(_LOSS_PREFIXES)]
+    return next((p for p in _PREFIXES if of_network and all(name.startswith(p) for name in of_network)), None)

@@ -17,6 +17,7 @@ from perpixel.config import BackboneChoice, ModelChoice, RunConfig
 from perpixel.errors import InvalidValue, nearest
 from perpixel.losses import LOSSES, SegmentationLoss
 from perpixel.models import MODELS
+from perpixel.models.option_kinds import wrong_kinds
 from perpixel.weights import check_narrower
 
 __all__ = ["check_names"]
@@ -74,7 +75,10 @@ def _model_problems(model: ModelChoice, where: str) -> Iterator[Problem]:
             near = nearest(option, known_options, end=".")
             message = f"{model.name} has no such option{near} Known: {', '.join(known_options)}"
             yield f"{where}.options.{option}", model.options[option], message
-        if not unknown:
+        wrong = dict(wrong_kinds(config, model.options))
+        for option, kind in wrong.items():
+            yield f"{where}.options.{option}", model.options[option], kind
+        if not unknown and not wrong:
             yield from _caught(f"{where}.options", dict(model.options), lambda: config(**model.options))
         if MODELS[model.name].backbone is None and model.backbone is not None:
             message = f"{model.name} is a network of one piece and takes no backbone; leave it away"

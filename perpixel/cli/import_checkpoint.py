@@ -55,8 +55,12 @@ def _options(tokens: tuple[str, ...]) -> dict[str, Any]:
     from perpixel.config import parse_overrides
 
     values: dict[str, Any] = {}
+    for token in tokens:
+        name, equals, _ = token.partition("=")
+        if not name or "." in name or not equals:
+            raise ConfigError(f"option {token!r}: write option=value, such as align_corners=true")
     for option in parse_overrides(tokens):
-        if len(option.keys) != 1:
-            raise ConfigError(f"option {option.token!r}: write option=value, such as align_corners=true")
+        if option.keys[0] in values:
+            raise ConfigError(f"option {option.token!r}: {option.keys[0]} is given twice; give it once")
         values[option.keys[0]] = option.value
     return values

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from perpixel.cli.output import JsonFile, check_json_file, console_for, say, write_json
+from perpixel.errors import InvalidValue
 
 __all__ = ["prune"]
 
@@ -22,6 +23,8 @@ def prune(model: Path, /, *, keep: float = 0.5, out: Path, json: JsonFile = None
         out: Folder for the narrower model.
     """
     check_json_file(json)
+    if out.resolve() == model.resolve():
+        raise InvalidValue(f"--out {out} is the model itself, which would be lost; choose another folder")
     from perpixel.weights import load_artifact, save_artifact
     from perpixel.weights import prune as prune_network
 

@@ -13,12 +13,18 @@ __all__ = ["FCNHead"]
 
 
 class FCNHead(nn.Module):
-    """3x3 convolution block, channel dropout, 1x1 classifier: (B, C, h, w) -> (B, K, h, w)."""
+    """3x3 convolution block, dropout, 1x1 classifier: (B, C, h, w) -> (B, K, h, w).
 
-    def __init__(self, in_channels: int, width: int, num_classes: int, dropout: float) -> None:
+    Whole channels are dropped (TorchSeg, semseg) or, without ``drop_channels``, single values (torchvision,
+    PyTorch-Encoding).
+    """
+
+    def __init__(
+        self, in_channels: int, width: int, num_classes: int, dropout: float, *, drop_channels: bool = True
+    ) -> None:
         super().__init__()
         self.block = ConvNormAct(in_channels, width, 3)
-        self.dropout = nn.Dropout2d(dropout)
+        self.dropout = nn.Dropout2d(dropout) if drop_channels else nn.Dropout(dropout)
         self.classifier = nn.Conv2d(width, num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:

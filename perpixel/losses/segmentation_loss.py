@@ -210,11 +210,11 @@ def _select(term: Term, output: SegOutput) -> Tensor:
 
 
 def with_class_weights(terms: Sequence[Term], weights: Sequence[float]) -> tuple[Term, ...]:
-    """Returns the terms with ``class_weights`` given to every cross-entropy that states none.
+    """Returns the terms with ``class_weights`` given to every cross-entropy, on hard pixels or all, that states none.
 
     In a distance-weighted one they take the place of the balance within each label map, unless it is asked for too.
     """
-    beside: dict[str, dict[str, Any]] = {"cross_entropy": {}, "distance_weighted": {"balance": "none"}}
+    beside: dict[str, dict[str, Any]] = {"cross_entropy": {}, "ohem": {}, "distance_weighted": {"balance": "none"}}
     return tuple(
         replace(term, options={**beside[term.loss], **term.options, "class_weights": list(weights)})
         if term.loss in beside and "class_weights" not in term.options

@@ -11,6 +11,7 @@ from torch import nn
 from perpixel.backbones import BackboneConfig
 from perpixel.errors import InvalidValue, nearest
 from perpixel.models.network import Network
+from perpixel.models.option_kinds import wrong_kinds
 from perpixel.models.table import MODELS, ModelEntry
 from perpixel.types import Preprocessing
 
@@ -108,6 +109,8 @@ def _config(name: str, entry: ModelEntry, config: Any) -> Any:
                 raise InvalidValue(
                     f"{name} has no option {key!r}{nearest(key, known, end='.')} Known: {', '.join(known)}"
                 )
+        for key, kind in wrong_kinds(entry.config, config):
+            raise InvalidValue(f"option {key!r} of {name} {kind}, got {config[key]!r}")
         return entry.config(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
     if not isinstance(config, entry.config):
         raise InvalidValue(f"{name} takes a {entry.config.__name__}, got {type(config).__name__}")

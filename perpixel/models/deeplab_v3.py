@@ -10,7 +10,7 @@ options that their importers choose:
 | authors (16) | 6, 12, 18 (twice as much at output stride 8) | no | 0.1 | none | yes |
 | torchvision (8; MobileNet-v3: 16) | 12, 24, 36 | yes | 0.5 | yes | no |
 | VainF (16 or 8) | 6, 12, 18 or 12, 24, 36 | yes | 0.1 | none | no |
-| PyTorch-Encoding (8) | 12, 24, 36 | yes | 0.5, channels | yes | yes |
+| PyTorch-Encoding (8) | 12, 24, 36 | yes | 0.5 (channels), then 0.1 | yes | yes |
 
 Shapes: B batch, C channels, H W image, K classes, S the output stride.
 Image pooling takes the mean of the whole map. The authors' code pools over a window of the size of its training crops
@@ -41,8 +41,8 @@ class DeepLabV3Config:
     """Rates, widths and the forms in which the ports differ.
 
     Raises:
-        InvalidValue: a width or the auxiliary weight is not positive, a rate below 1, a dropout no probability below 1,
-            or a choice unknown.
+        InvalidValue: a width or the auxiliary weight is not positive, a rate below 1, the auxiliary stage not negative,
+            a dropout no probability below 1, or a choice unknown.
     """
 
     atrous_rates: tuple[int, ...] = (6, 12, 18)
@@ -57,7 +57,7 @@ class DeepLabV3Config:
     dropout: float = 0.1
     """Probability of dropping a value that the ASPP returns."""
     drop_channels: bool = False
-    """Drop whole channels in place of single values, there and behind ``refine``."""
+    """Drop whole channels in place of single values there."""
     refine_dropout: float = 0.0
     """Probability of dropping a value that ``refine`` returns."""
     auxiliary: bool = False
@@ -83,6 +83,8 @@ class DeepLabV3Config:
             raise InvalidValue(f"dropouts must lie in [0, 1), got {self.dropout} and {self.refine_dropout}")
         if not self.auxiliary_weight > 0:
             raise InvalidValue(f"auxiliary_weight must be > 0, got {self.auxiliary_weight}; auxiliary=False has none")
+        if self.auxiliary_stage >= 0:
+            raise InvalidValue(f"auxiliary_stage counts maps from the end, -1 the last, got {self.auxiliary_stage}")
         check_choices(self.image_sides, self.norm_momentum, self.backbone_norm_momentum)
 
     @classmethod
@@ -128,7 +130,6 @@ class DeepLabV3(Network):
         )
         self.backbone = backbone
         conv = SpatialConv(separable=config.separable, norm_between=config.separable_norm)
-        drop = nn.Dropout2d if config.drop_channels else nn.Dropout
         self.aspp = ASPP(
             backbone.channels[-1],
             config.width,
@@ -138,7 +139,7 @@ class DeepLabV3(Network):
             drop_channels=config.drop_channels,
         )
         self.refine = conv.block(config.width, config.width) if config.refine else nn.Identity()
-        self.dropout = drop(config.refine_dropout)
+        self.dropout = nn.Dropout(config.refine_dropout)
         self.classifier = nn.Conv2d(config.width, num_classes, 1)
         self.auxiliary_head = _auxiliary_head(backbone, num_classes, config) if config.auxiliary else None
         for name, part in self.named_children():
@@ -187,9 +188,10 @@ def set_norm_momentum(module: nn.Module, momentum: float | None) -> None:
 
 def _auxiliary_head(backbone: Trunk, num_classes: int, config: DeepLabV3Config) -> FCNHead:
     stages = len(backbone.channels)
-    if not -stages <= config.auxiliary_stage < 0:
+    if config.auxiliary_stage < -stages:
         raise InvalidValue(
             f"auxiliary_stage counts the backbone's {stages} maps from the end, -1 to {-stages}, got "
             f"{config.auxiliary_stage}; backbone.num_stages gives more maps, auxiliary=False needs none"
         )
-    return FCNHead(backbone.channels[config.auxiliary_stage], config.auxiliary_width, num_classes, dropout=0.1)
+    channels = backbone.channels[config.auxiliary_stage]
+    return FCNHead(channels, config.auxiliary_width, num_classes, dropout=0.1, drop_channels=False)

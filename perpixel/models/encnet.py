@@ -62,7 +62,7 @@ class EncNetConfig:
     join: Literal["mean", "sum"] = "mean"
     """How the codewords' residuals become one vector."""
     dropout: float = 0.1
-    """Probability of dropping a single value before the classifier, and a whole channel in the auxiliary head."""
+    """Probability of dropping a single value before the classifier, there and in the auxiliary head."""
     auxiliary_weight: float = 0.2
     presence_weight: float = 0.2
     align_corners: bool = True
@@ -136,7 +136,9 @@ class EncNet(Network):
         self.classifier = nn.Conv2d(width, num_classes, 1)
         self.auxiliary_head = self.second_module = None
         if config.auxiliary:
-            self.auxiliary_head = FCNHead(channels[-2], config.auxiliary_width, num_classes, config.dropout)
+            self.auxiliary_head = FCNHead(
+                channels[-2], config.auxiliary_width, num_classes, config.dropout, drop_channels=False
+            )
         if config.second_module:
             self.second_module = PresenceHead(channels[-2], num_classes, config)
         for name, part in self.named_children():

@@ -3,12 +3,13 @@
 Shapes: B batch, C channels, H W image, K classes. The form of ycszen/TorchSeg (voc.fcn32s.R101_v1c): one head on the
 coarsest map, an auxiliary head on the one before it, both upsampled bilinearly with aligned corners. On a backbone of
 output stride 8 it is the dilated FCN of torchvision (corners not aligned) and of PyTorch-Encoding (aligned), which drop
-single elements before the classifier where this drops whole channels, and differ in the auxiliary head's weight.
+single values in place of whole channels, and differ in the auxiliary head's weight.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -26,13 +27,15 @@ class FCNConfig:
     """Widths of the two heads.
 
     Raises:
-        InvalidValue: a width is not positive or the dropout is not a probability below 1.
+        InvalidValue: a width or the auxiliary weight is not positive, or the dropout is not a probability below 1.
     """
 
     width: int = 512
     auxiliary_width: int = 256
     dropout: float = 0.1
-    """Probability of dropping a whole channel."""
+    """Probability of dropping a channel, or a value, before each classifier."""
+    drop_channels: bool = True
+    """Off: single values in place of whole channels (torchvision, PyTorch-Encoding)."""
     auxiliary: bool = True
     auxiliary_weight: float = 0.5
     align_corners: bool = True
@@ -42,6 +45,8 @@ class FCNConfig:
             raise InvalidValue(f"FCN widths must be >= 1, got {self.width} and {self.auxiliary_width}")
         if not 0 <= self.dropout < 1:
             raise InvalidValue(f"dropout must lie in [0, 1), got {self.dropout}")
+        if not self.auxiliary_weight > 0:
+            raise InvalidValue(f"auxiliary_weight must be > 0, got {self.auxiliary_weight}; auxiliary=False has none")
 
     @classmethod
     def small(cls) -> FCNConfig:
@@ -50,13 +55,22 @@ class FCNConfig:
 
 
 class FCN(Network):
-    """Scores the coarsest feature map; ``deep`` holds the auxiliary head's scores."""
+    """Scores the coarsest feature map; ``deep`` holds the auxiliary head's scores.
+
+    Raises:
+        InvalidValue: the auxiliary head is asked for, and the backbone gives one stage.
+    """
 
     config: FCNConfig
     backbone: Backbone
 
     def __init__(self, backbone: Backbone, num_classes: int, config: FCNConfig | None = None) -> None:
         config = config or FCNConfig()
+        if config.auxiliary and len(backbone.channels) < 2:
+            raise InvalidValue(
+                "FCN's auxiliary head reads the stage before the last, and the backbone gives one stage: take "
+                "num_stages=2 or more, or auxiliary=False"
+            )
         super().__init__(
             config,
             num_classes,
@@ -66,11 +80,10 @@ class FCN(Network):
             minimum_size=2 * backbone.strides[-1],
         )
         self.backbone = backbone
-        self.head = FCNHead(backbone.channels[-1], config.width, num_classes, config.dropout)
+        dropout: dict[str, Any] = {"dropout": config.dropout, "drop_channels": config.drop_channels}
+        self.head = FCNHead(backbone.channels[-1], config.width, num_classes, **dropout)
         self.auxiliary_head = (
-            FCNHead(backbone.channels[-2], config.auxiliary_width, num_classes, config.dropout)
-            if config.auxiliary
-            else None
+            FCNHead(backbone.channels[-2], config.auxiliary_width, num_classes, **dropout) if config.auxiliary else None
         )
         init_new_layers(self.head)
         if self.auxiliary_head is not None:

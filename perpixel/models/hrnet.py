@@ -104,7 +104,7 @@ class HRNetConfig(HRNetTrunkConfig):
     """
 
     align_corners: bool = False
-    """Of every enlargement. False is what the released checkpoints were trained with, though the code says True."""
+    """Of every enlargement. The code says True, its settings for Cityscapes, LIP and PASCAL-Context False."""
     classifier_kernel: int = 1
     """Of the last convolution (the authors' FINAL_CONV_KERNEL)."""
 
@@ -137,7 +137,7 @@ def hard_examples(term: Term, config: HRNetTrunkConfig) -> Term:
     """Returns the term with cross-entropy on hard pixels where the configuration asks for it."""
     if not config.ohem:
         return term
-    options = {"threshold": config.ohem_threshold, "min_kept": config.ohem_min_kept}
+    options = {"threshold": config.ohem_threshold, "min_kept": config.ohem_min_kept, "normalise": "pixels"}
     return replace(term, loss="ohem", options=options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ class Network(nn.Module):
         supervise: Fill ``deep``, ``border`` and ``presence`` in eval mode too.
 
     Raises:
-        InvalidValue: ``num_classes`` is not positive.
+        InvalidValue: ``num_classes`` is no positive whole number.
     """
 
     config: Any
@@ -49,8 +50,8 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = None
-        if num_classes < 1:
-            raise InvalidValue(f"num_classes must be >= 1, got {num_classes}")
+        if not _counts(num_classes):
+            raise InvalidValue(f"num_classes must be a whole number >= 1, got {num_classes!r}")
         self.config = config
         self.num_classes = num_classes
         self.preprocessing = preprocessing
@@ -74,3 +75,8 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> SegOutput:
         """Maps (B, C, H, W) to class scores and, when supervised, what the losses need."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+
+def _counts(value: Any) -> bool:
+    """Whether it is a positive whole number, NumPy's too."""
+    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) > 0

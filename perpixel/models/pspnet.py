@@ -59,7 +59,9 @@ class PSPNetConfig:
     norm_of_single_bin: bool = True
     """Off: the branch of one bin has a bias in place of its batch norm (segmentation_models.pytorch)."""
     dropout: float = 0.1
-    """Probability of dropping a whole channel."""
+    """Probability of dropping a channel, or a value, before each classifier."""
+    drop_channels: bool = True
+    """Off: single values in place of whole channels (PyTorch-Encoding)."""
     auxiliary: bool = True
     """A head on the stage before the last; the backbone then has two stages or more."""
     auxiliary_width: int = 256
@@ -123,11 +125,17 @@ class PSPNet(Network):
         self.backbone = backbone
         self.pyramid = PyramidPooling(backbone.channels[-1], config)
         self.fusion = PyramidFusion(backbone.channels[-1], config)
-        self.dropout = nn.Dropout2d(config.dropout)
+        self.dropout = nn.Dropout2d(config.dropout) if config.drop_channels else nn.Dropout(config.dropout)
         kernel = config.classifier_kernel_size
         self.classifier = nn.Conv2d(config.width, num_classes, kernel, padding=kernel // 2)
         self.auxiliary_head = (
-            FCNHead(backbone.channels[-2], config.auxiliary_width, num_classes, config.dropout)
+            FCNHead(
+                backbone.channels[-2],
+                config.auxiliary_width,
+                num_classes,
+                config.dropout,
+                drop_channels=config.drop_channels,
+            )
             if config.auxiliary
             else None
         )

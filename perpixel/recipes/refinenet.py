@@ -2,8 +2,10 @@
 
 RefineNet's settings are those of the authors' MatConvNet demo: single images, enlarged by 1.2 on their way into the
 ResNet, whose batch norms keep ImageNet's statistics and whose layers learn at a tenth of the rate. The demo divides
-the rate by ten by hand and states no length; both are assumed here. The light-weight network's are those that its code
-states for NYUDv2. Scores are mean IoU in per cent.
+the rate by ten by hand and states no length; both are assumed here. It also subtracts 128 from every channel, and first
+brings the short side of an image that is smaller than 450 pixels or larger than 1,100 to that; here images keep their
+size and are normalised as timm's weights want it. The light-weight network's settings are those that its code states
+for NYUDv2. Scores are mean IoU in per cent.
 """
 
 from __future__ import annotations

@@ -116,14 +116,15 @@ def test_caffe_resnet_other_image_channels_adapt_the_stem_and_say_so(tmp_path: P
     ours, theirs = trunk.state_dict(), source.state_dict()
     stem = "layer1.conv1.conv.weight"
     assert torch.allclose(ours[stem], theirs[stem].sum(dim=1, keepdim=True))
-    assert trunk.notes == (f"{stem} was adapted from 3 to 1 channels",)
+    assert trunk.notes == (f"{stem} was adapted from 3 to 1 input channels",)
     assert trunk.preprocessing.num_channels == 1
 
 
 def test_caffe_resnet_file_that_does_not_fit_names_what_is_wrong(tmp_path: Path) -> None:
     deeper = create_caffe_resnet(BackboneConfig(name="caffe_resnet101"), width=2)
     file = saved(tmp_path, deeper)
-    with pytest.raises(CheckpointError, match=r"(?s)do not fit caffe_resnet50.*left over: layer4.block7.reduce"):
+    message = r"(?s)do not fit backbone 'caffe_resnet50'.*left over: layer4.block7.reduce.*kazuto1011/deeplab-pytorch"
+    with pytest.raises(CheckpointError, match=message):
         create_caffe_resnet(BackboneConfig(name="caffe_resnet50", weights=file), width=2)
     file = saved(tmp_path, create_caffe_resnet(R50, width=2))
     with pytest.raises(CheckpointError, match=r"layer1.conv1.conv.weight is \(2, 3, 7, 7\), the trunk wants \(4, 3"):

@@ -100,8 +100,8 @@ def test_further_blobs_are_numbered(path: Path) -> None:
 
 
 def test_open_checkpoint_takes_caffemodels(path: Path) -> None:
-    cf.write_state(path, {"model.weight": values(2, 1, 1, 1), "model.bias": values(2)})
-    assert list(open_checkpoint(path).tensors) == ["model.weight", "model.bias"]
+    cf.write_state(path, {"score.weight": values(2, 1, 1, 1), "score.bias": values(2)})
+    assert list(open_checkpoint(path).tensors) == ["score.weight", "score.bias"]
 
 
 def test_vgg16_is_filled_from_a_caffemodel_with_inner_products(path: Path) -> None:

@@ -38,7 +38,7 @@ def test_safetensors_file_is_read(tmp_path):
 @settings(max_examples=30, deadline=None)
 @given(
     containers=st.lists(st.sampled_from(["model", "state_dict", "model_state", "net", "weights"]), max_size=3),
-    prefixes=st.lists(st.sampled_from(["module.", "_orig_mod."]), max_size=3),
+    prefixes=st.lists(st.sampled_from(["module.", "_orig_mod.", "model.", "net."]), max_size=3),
 )
 def test_any_nesting_and_prefixes_give_the_plain_state_dict(containers, prefixes):
     content: object = {"".join(prefixes) + key: value for key, value in STATE.items()}
@@ -56,6 +56,17 @@ def test_unknown_container_that_alone_holds_tensors_is_opened():
 def test_compiled_part_of_a_network_loses_its_prefix():
     state = {"trunk._orig_mod.weight": torch.zeros(1), "head.weight": torch.zeros(1)}
     assert set(unwrap(state).tensors) == {"trunk.weight", "head.weight"}
+
+
+def test_tensors_of_the_loss_are_left_aside_and_hide_no_prefix():
+    content = {"module.criterion.weight": torch.ones(3)} | {f"module.model.{k}": v for k, v in STATE.items()}
+    unwrapped = unwrap(content)
+    assert list(unwrapped.tensors) == list(STATE)
+    assert unwrapped.notes[-1] == "of the training loss, not of the network, left aside: criterion.weight"
+
+
+def test_scalar_array_stays_a_scalar():
+    assert unwrap({"bn.num_batches_tracked": np.array(7)}).tensors["bn.num_batches_tracked"].shape == ()
 
 
 def test_prefix_of_some_keys_only_stays():
@@ -101,13 +112,14 @@ def test_bare_pickle_is_refused_without_a_warning(tmp_path):
 
 
 def test_damaged_and_missing_files_are_errors_that_name_the_file(tmp_path):
-    (tmp_path / "text.pth").write_text("not a checkpoint")
+    (tmp_path / "text.pth").write_text("hello")
     (tmp_path / "text.safetensors").write_text("not a checkpoint")
     whole = tmp_path / "whole.pth"
     torch.save({"w": torch.zeros(1000)}, whole)
     (tmp_path / "cut.pth").write_bytes(whole.read_bytes()[:1500])
-    for name in ("text.pth", "text.safetensors", "cut.pth"):
-        with pytest.raises(CheckpointError, match=name):
+    told = {"text.pth": r"damaged one \(KeyError\)", "text.safetensors": "damaged one", "cut.pth": "damaged one"}
+    for name, reason in told.items():
+        with pytest.raises(CheckpointError, match=f"{name}: .*{reason}"):
             open_checkpoint(tmp_path / name)
     with pytest.raises(CheckpointError, match="no such file"):
         open_checkpoint(tmp_path / "absent.pth")

@@ -133,6 +133,18 @@ def test_ohem_keeps_the_hard_pixels_only() -> None:
     assert torch.allclose(ohem_cross_entropy(logits, target, threshold=0.7, min_kept=3), three)
 
 
+@pytest.mark.parametrize("normalise", ["weights", "pixels"])
+def test_ohem_class_weights_weigh_the_kept_pixels_and_choose_none(normalise: str) -> None:
+    logits, target = torch.tensor([[[[2.0, 0.0, -1.0]], [[0.0, 0.0, 0.0]]]]), torch.tensor([[[0, 1, 0]]])
+    weights = [10.0, 0.5]  # the first pixel is easy (0.88), however much its class weighs
+    losses = torch.nn.functional.cross_entropy(logits, target, reduction="none")[0, 0]
+    wanted = 0.5 * losses[1] + 10 * losses[2]
+    given = {"threshold": 0.7, "min_kept": 1, "class_weights": weights}
+    found = ohem_cross_entropy(logits, target, normalise=normalise, **given)
+    assert torch.allclose(found, wanted / (10.5 if normalise == "weights" else 2))
+    assert torch.allclose(ohem_cross_entropy(logits, target, reduction="sum", **given), wanted)
+
+
 def test_ohem_fewer_valid_pixels_than_wanted_keeps_all() -> None:
     logits, target = scores()
     assert torch.allclose(ohem_cross_entropy(logits, target, min_kept=10**6), cross_entropy(logits, target))
@@ -154,6 +166,8 @@ def test_presence_loss_is_binary_cross_entropy() -> None:
         (lambda x, y: sigmoid_focal_loss(x, y, alpha=2.0), r"alpha must lie in \[0, 1\], got 2.0"),
         (lambda x, y: ohem_cross_entropy(x, y, threshold=0.0), r"threshold must lie in \(0, 1\]"),
         (lambda x, y: ohem_cross_entropy(x, y, reduction="mean_all"), "got 'mean_all'"),
+        (lambda x, y: ohem_cross_entropy(x, y, class_weights=[1.0]), "1 class weights for 4 classes"),
+        (lambda x, y: ohem_cross_entropy(x, y, normalise="pixel"), "normalise is 'weights' or 'pixels', got 'pixel'"),
     ],
 )
 def test_loss_wrong_argument_is_refused(call, message: str) -> None:

@@ -58,6 +58,11 @@ def test_half_precision_scores_give_a_float32_loss() -> None:
     assert loss(Term(name="main"))(out, target()).total.dtype == torch.float32
 
 
+def test_with_class_weights_reaches_cross_entropy_on_hard_pixels() -> None:
+    (weighted,) = with_class_weights([Term(name="a", loss="ohem", options={"threshold": 0.9})], [1.0, 2.0])
+    assert weighted.options == {"threshold": 0.9, "class_weights": [1.0, 2.0]}
+
+
 def test_with_class_weights_reaches_every_plain_cross_entropy() -> None:
     terms = (Term(name="a"), Term(name="b", loss="focal"), Term(name="c", options={"class_weights": [1, 1, 1]}))
     weighted = with_class_weights(terms, [1.0, 2.0, 3.0])

@@ -87,7 +87,7 @@ def test_dfn_wrong_options_are_refused() -> None:
         DFNConfig(attention_order="up")  # type: ignore[arg-type]
     with pytest.raises(InvalidValue, match="border_network=False trains without"):
         DFNConfig(border_loss_weight=0)
-    with pytest.raises(InvalidValue, match="num_classes must be >= 1, got 0"):
+    with pytest.raises(InvalidValue, match="num_classes must be a whole number >= 1, got 0"):
         create_model("dfn", num_classes=0, backbone="resnet10t")
 
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from perpixel.backbones import BackboneConfig
 from perpixel.errors import InvalidValue
@@ -49,8 +50,30 @@ def test_fcn_without_auxiliary_head_has_one_term() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"width": 0}, "FCN widths must be >= 1, got 0 and 256"), ({"dropout": -0.1}, r"lie in \[0, 1\), got -0.1")],
+    [
+        ({"width": 0}, "FCN widths must be >= 1, got 0 and 256"),
+        ({"dropout": -0.1}, r"lie in \[0, 1\), got -0.1"),
+        ({"auxiliary_weight": 0}, "auxiliary_weight must be > 0, got 0; auxiliary=False has none"),
+    ],
 )
 def test_fcn_config_out_of_range_is_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(InvalidValue, match=message):
         FCNConfig(**options)  # type: ignore[arg-type]
+
+
+def test_fcn_on_one_stage_is_refused_with_its_auxiliary_head_alone() -> None:
+    trunk = BackboneConfig(name="resnet10t", num_stages=1)
+    with pytest.raises(InvalidValue, match="reads the stage before the last, and the backbone gives one stage"):
+        create_model("fcn", FCNConfig.small(), num_classes=2, backbone=trunk)
+    plain = create_model("fcn", {"width": 4, "auxiliary": False}, num_classes=2, backbone=trunk)
+    assert plain(torch.randn(2, 3, 64, 64)).logits.shape == (2, 2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "drop_channels"), [("fcn", True), ("fcn", False), ("pspnet", True), ("pspnet", False)]
+)
+def test_heads_drop_whole_channels_or_single_values(name: str, drop_channels: bool) -> None:
+    with torch.device("meta"):
+        network = create_model(name, {"drop_channels": drop_channels}, num_classes=2, backbone="resnet18")
+    layers = [type(m) for m in network.modules() if isinstance(m, nn.Dropout | nn.Dropout2d)]
+    assert layers == [nn.Dropout2d if drop_channels else nn.Dropout] * 2

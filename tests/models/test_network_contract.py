@@ -4,6 +4,7 @@ from dataclasses import is_dataclass
 
 import pytest
 import torch
+from lightest_trunks import lightest_trunk
 
 from perpixel.errors import InvalidValue
 from perpixel.losses import SegmentationLoss
@@ -12,8 +13,6 @@ from perpixel.models.network import Network
 from perpixel.types import Preprocessing, SegOutput
 
 CLASSES = 5
-LIGHTEST = {"deeplab_v2": "caffe_resnet50", "refinenet_lw": "resnet10t"}
-"""The lightest trunk of a network that takes several, but not any."""
 OWN_SIZES = {"unet_original"}
 """Networks that the design excuses from taking any size."""
 NO_GRAPH = {"crf_rnn", "zoomout"}
@@ -23,9 +22,7 @@ Zoom-out's small form works on a grid instead; tests/models/test_zoomout.py expo
 
 def small(name: str) -> Network:
     torch.manual_seed(0)
-    entry = MODELS[name]
-    backbone = "resnet10t" if entry.takes_any_backbone else LIGHTEST.get(name)
-    return create_model(name, entry.config.small(), num_classes=CLASSES, backbone=backbone)
+    return create_model(name, MODELS[name].config.small(), num_classes=CLASSES, backbone=lightest_trunk(name))
 
 
 def images(network: Network, *, batch: int = 1, size: tuple[int, int] = (64, 64), valid: bool = True) -> torch.Tensor:

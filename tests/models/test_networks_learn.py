@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from lightest_trunks import lightest_trunk
 
 from perpixel.data.scenes import SCENE_CLASSES, SceneConfig, generate_scene
 from perpixel.inference import Segmenter
@@ -18,8 +19,6 @@ STEPS = 200
 MARGIN = 0.10
 """Mean IoU above that of the majority class; the least of the networks reached is in docs/results.md."""
 TRAINED, HELD_OUT, BATCH = 48, 8, 4
-LIGHTEST = {"deeplab_v2": "caffe_resnet50", "refinenet_lw": "resnet10t"}
-"""The lightest trunk of a network that takes several, but not any."""
 
 
 def scenes(count: int, first: int, size: tuple[int, int], channels: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,8 +45,7 @@ def trained_scores(name: str) -> tuple[float, float]:
     """Trains a network and returns the mean IoU of it and of the commonest class, on scenes that it has not seen."""
     torch.manual_seed(0)
     classes = len(SCENE_CLASSES)
-    trunk = "resnet10t" if MODELS[name].takes_any_backbone else LIGHTEST.get(name)
-    network = create_model(name, MODELS[name].config.small(), num_classes=classes, backbone=trunk)
+    network = create_model(name, MODELS[name].config.small(), num_classes=classes, backbone=lightest_trunk(name))
     margin = network.margin
     height, width = network.valid_size(64 + 2 * margin, 64 + 2 * margin)
     size = (height - 2 * margin, width - 2 * margin)

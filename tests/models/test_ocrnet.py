@@ -125,7 +125,7 @@ def test_ocrnet_loss_mines_hard_pixels_on_the_last_output_alone() -> None:
     assert (main.output, main.loss, main.weight) == ("logits", "cross_entropy", 1.0)
     assert (regions.output, regions.index, regions.loss, regions.weight) == ("deep", 0, "cross_entropy", 0.4)
     main, regions = small(OCRNetConfig(width=2, num_modules=(1, 1, 1), ohem=True)).default_terms()
-    assert (main.loss, main.options) == ("ohem", {"threshold": 0.9, "min_kept": 131_072})
+    assert (main.loss, main.options) == ("ohem", {"threshold": 0.9, "min_kept": 131_072, "normalise": "pixels"})
     assert (regions.loss, regions.weight) == ("cross_entropy", 0.4)
 
 

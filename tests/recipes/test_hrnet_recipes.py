@@ -11,7 +11,7 @@ from perpixel.models import Network, create_model
 from perpixel.recipes import get_recipe
 from perpixel.recipes.hrnet import CITYSCAPES_CLASS_WEIGHTS
 
-SETS = ("cityscapes", "pascal_context", "lip", "ade20k")
+SETS = ("cityscapes", "pascal_context", "lip", "ade20k", "coco_stuff")
 NAMES = [f"{model}_{data}" for model in ("hrnet", "ocrnet") for data in SETS]
 
 
@@ -34,6 +34,7 @@ def test_recipe_of_hrnet_names_only_what_exists(name: str) -> None:
         ("pascal_context", (520, 520), 16, 0.001, 1e-4, 200 * (4998 // 16), 2.1, None),
         ("lip", (473, 473), 40, 0.007, 5e-4, 150 * (30462 // 40), 1.6, None),
         ("ade20k", (520, 520), 16, 0.02, 1e-4, 120 * (20210 // 16), 1.6, "ade20k150"),
+        ("coco_stuff", (520, 520), 16, 0.001, 1e-4, 110 * (9000 // 16), 2.1, None),
     ],
 )
 def test_recipe_of_hrnet_has_the_numbers_of_the_published_code(
@@ -78,10 +79,10 @@ def test_recipe_of_ocrnet_trains_new_layers_faster_where_published_and_decays_al
 
 
 def test_recipes_of_hrnet_differ_in_alignment_class_weights_and_hard_pixels() -> None:
-    assert [thin(get_recipe(name)).align_corners for name in NAMES] == [False] * 4 + [True] * 4
+    assert [thin(get_recipe(name)).align_corners for name in NAMES] == [False] * 3 + [True] * 7
     weighted = {name for name in NAMES if get_recipe(name).stages[0].class_weights == CITYSCAPES_CLASS_WEIGHTS}
     assert weighted == {"hrnet_cityscapes", "ocrnet_cityscapes"}
     assert len(CITYSCAPES_CLASS_WEIGHTS) == 19
     mined = {name for name in NAMES if thin(get_recipe(name)).default_terms()[0].loss == "ohem"}
-    assert mined == {"ocrnet_ade20k"}
+    assert mined == {"ocrnet_ade20k", "ocrnet_coco_stuff"}
     assert {name for name in NAMES if get_recipe(name).data.flip == 0} == {"hrnet_lip", "ocrnet_lip"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pspnet_layout as layouts
@@ -100,6 +101,26 @@ def test_bins_that_do_not_fit_the_branches_are_an_error_that_says_how_many() -> 
             resolve_options(importer, {"bins": value})
 
 
+@pytest.mark.parametrize("layout", [layouts.ENCODING, layouts.ENCODING_FCN, layouts.TORCHVISION_FCN])
+def test_heads_of_torchvision_and_encoding_drop_single_values(layout: Layout) -> None:
+    network = IMPORTERS[layout.family].plan(meta(layouts.shapes(layout)), defaults(layout.family)).network
+    assert network.config.drop_channels is False
+
+
+def test_file_of_no_whole_family_is_named_with_what_stands_in_the_way(tmp_path: Path) -> None:
+    file = tmp_path / "c.pth"
+    tensors = {key: torch.zeros(shape) for key, shape in layouts.shapes(layouts.TORCHVISION_FCN).items()}
+    torch.save({**tensors, "extra.weight": torch.zeros(2)}, file)
+    for family in ("auto", "torchvision/fcn"):
+        with pytest.raises(CheckpointError, match=r"c\.pth: .*; without extra.weight it would be of torchvision/fcn"):
+            import_checkpoint(file, family)
+    torch.save({"conv1.weight": torch.zeros(2)}, file)
+    with pytest.raises(
+        CheckpointError, match=r"c\.pth: .*torchvision/fcn.* a network starts from them as its backbone"
+    ):
+        import_checkpoint(file)
+
+
 def test_semsegs_plain_stem_is_read() -> None:
     stem = {"conv1": "layer0.0", "layer0.7": "layer0.1"}
     deep = {key.rpartition("."): shape for key, shape in layouts.shapes(layouts.SEMSEG, stem_width=None).items()}
@@ -131,8 +152,8 @@ def test_smp_stages_that_are_not_used_are_known_and_strange_keys_are_not() -> No
     tensors = meta({**layouts.shapes(layouts.SMP), "encoder.layer3.0.strange": (1,)})
     plan = IMPORTERS["smp/pspnet"].plan(tensors, defaults("smp/pspnet"))
     unused = [key for key in tensors if key.startswith(("encoder.layer3.", "encoder.layer4."))]
-    assert [*plan.unused] == [key for key in unused if "strange" not in key]
-    assert all("does not use" in reason for reason in plan.unused.values())
+    assert [*plan.unused] == ["classification_head.", *(key for key in unused if "strange" not in key)]
+    assert all("does not use" in plan.unused[key] for key in [*plan.unused][1:])
 
 
 def test_smp_depth_is_read_off_the_channels_and_must_fit_them() -> None:

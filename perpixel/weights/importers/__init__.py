@@ -86,6 +86,9 @@ IMPORTERS: dict[str, Importer] = {
 }
 
 
+_MOST_PARTS = 8
+
+
 @dataclass(frozen=True, kw_only=True)
 class Imported:
     """A published checkpoint as one of our networks."""
@@ -115,16 +118,13 @@ def import_checkpoint(
         CheckpointError: unreadable, recognised as no family, or not wholly accounted for.
         InvalidValue: no such family, option or value, or ``labels`` has another number of classes.
     """
-    unwrapped = unwrap(source) if isinstance(source, Mapping) else open_checkpoint(source)
-    importer = _recognised(unwrapped.tensors) if family == "auto" else _named(family)
-    resolved = resolve_options(importer, options)
-    if not importer.recognise(unwrapped.tensors):
-        raise CheckpointError(_not_of_family(importer, unwrapped))
-    plan = importer.plan(unwrapped.tensors, resolved)
-    space = _label_space(labels, plan.network.num_classes)
-    report = load_planned(importer.family, unwrapped.tensors, plan, resolved)
-    network = plan.network.eval()
-    return Imported(network=network, report=replace(report, notes=(*unwrapped.notes, *report.notes)), labels=space)
+    if isinstance(source, Mapping):
+        return _imported(unwrap(source), family, labels, options)
+    unwrapped = open_checkpoint(source)
+    try:
+        return _imported(unwrapped, family, labels, options)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
 
 
 def import_weights(
@@ -136,6 +136,20 @@ def import_weights(
 ) -> Network:
     """Returns the network of `import_checkpoint`, which see."""
     return import_checkpoint(source, family, labels=labels, **options).network
+
+
+def _imported(
+    unwrapped: Unwrapped, family: str, labels: LabelSpace | str | int | None, options: Mapping[str, Any]
+) -> Imported:
+    importer = _recognised(unwrapped.tensors) if family == "auto" else _named(family)
+    resolved = resolve_options(importer, options)
+    if not importer.recognise(unwrapped.tensors):
+        raise CheckpointError(_not_of_family(importer, unwrapped))
+    plan = importer.plan(unwrapped.tensors, resolved)
+    space = _label_space(labels, plan.network.num_classes)
+    report = load_planned(importer.family, unwrapped.tensors, plan, resolved)
+    network = plan.network.eval()
+    return Imported(network=network, report=replace(report, notes=(*unwrapped.notes, *report.notes)), labels=space)
 
 
 def _named(family: str) -> Importer:
@@ -152,19 +166,38 @@ def _recognised(tensors: Mapping[str, Tensor]) -> Importer:
     if found:
         names = ", ".join(importer.family for importer in found)
         raise CheckpointError(f"the checkpoint fits several families ({names}); name one")
+    nearly = "".join(f"; {_without(i, beside)}" for i in IMPORTERS.values() if (beside := _keys_beside(i, tensors)))
     raise CheckpointError(
-        f"the checkpoint's {len(tensors)} keys are of no known family ({listed(sorted(IMPORTERS))}); "
-        f"it holds {listed(tensors, 5)}"
+        f"the checkpoint's {len(tensors)} keys are of no known family ({', '.join(sorted(IMPORTERS))}); it holds "
+        f"{listed(tensors, 5)}{nearly}. Weights of a classification network are no model: a network starts from them "
+        "as its backbone's weights"
     )
 
 
 def _not_of_family(importer: Importer, unwrapped: Unwrapped) -> str:
-    others = [other.family for other in IMPORTERS.values() if other.recognise(unwrapped.tensors)]
+    tensors = unwrapped.tensors
+    others = [other.family for other in IMPORTERS.values() if other.recognise(tensors)]
     hint = f"; it looks like {others[0]}" if others else ""
-    return (
-        f"the checkpoint is not of family {importer.family} ({importer.title}){hint}; "
-        f"it holds {listed(unwrapped.tensors, 5)}"
-    )
+    if beside := _keys_beside(importer, tensors):
+        hint = f"; {_without(importer, beside)}"
+    return f"the checkpoint is not of family {importer.family} ({importer.title}){hint}; it holds {listed(tensors, 5)}"
+
+
+def _keys_beside(importer: Importer, tensors: Mapping[str, Tensor]) -> list[str]:
+    """The keys of the one part of a network without which the checkpoint would be of the family.
+
+    Families that mind other parts have four at most, so a checkpoint of many is not searched.
+    """
+    parts = {key: key.split(".")[0] for key in tensors}
+    names = dict.fromkeys(parts.values())
+    for part in names if len(names) <= _MOST_PARTS else ():
+        if importer.recognise({key: value for key, value in tensors.items() if parts[key] != part}):
+            return [key for key in tensors if parts[key] == part]
+    return []
+
+
+def _without(importer: Importer, keys: list[str]) -> str:
+    return f"without {listed(keys, 3)} it would be of {importer.family}"
 
 
 def _label_space(labels: LabelSpace | str | int | None, num_classes: int) -> LabelSpace:

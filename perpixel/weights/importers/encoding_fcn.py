@@ -63,6 +63,7 @@ def _plan_fcn(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
         auxiliary=auxiliary,
         auxiliary_width=convolution_weight(tensors, _AUXILIARY).shape[1] if auxiliary else FCNConfig.auxiliary_width,
         auxiliary_weight=_AUXILIARY_WEIGHT,
+        drop_channels=False,
         align_corners=options["align_corners"],
     )
     trunk = dilated_trunk(read_resnet(tensors, _TRUNK), options)
@@ -76,7 +77,8 @@ def _plan_fcn(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
 
 
 def _plan_pspnet(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
-    config, num_classes = read_pspnet(tensors, _NAMES, options, auxiliary_weight=_AUXILIARY_WEIGHT)
+    forms = {"auxiliary_weight": _AUXILIARY_WEIGHT, "drop_channels": False}
+    config, num_classes = read_pspnet(tensors, _NAMES, options, **forms)
     trunk = dilated_trunk(read_resnet(tensors, _TRUNK), options)
     network = create_model("pspnet", config, num_classes=num_classes, backbone=trunk)
     return Plan(

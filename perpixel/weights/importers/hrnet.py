@@ -1,7 +1,7 @@
 """Checkpoints of HRNet-Semantic-Segmentation (HRNet/HRNet-Semantic-Segmentation, branch HRNet-OCR at 0bbb2880).
 
 Classes, image channels, widths and depths of every part are read off keys and shapes. Released files hold the network
-under ``model.``, beside the buffers of the training loss under ``loss.``; both forms are read.
+under ``model.``, beside the buffers of the training loss under ``loss.``, which reading a file takes away already.
 
 Two facts differ between branches and settings of that code and leave no trace in weights. ``align_corners``: true by
 default in branch HRNet-OCR, and so in its settings of OCRNet, but set to false in its settings of HRNet W48 for
@@ -29,15 +29,10 @@ from perpixel.weights.importers.importer import (
 
 __all__ = ["CONTEXT_RULES", "HRNET_IMPORTER", "OCRNET_IMPORTER", "read_hrnet"]
 
-_WRAPPER = "model."
 _TRUNK = "hrnet_w48"
 """Name that a trunk of no published layout gets; its numbers are then stated beside it."""
-_UNUSED = {"loss.": "belongs to the training loss, not to the network"}
 
-_TRUNK_RULES = (
-    (r"^model\.", ""),
-    (r"^((conv|bn)[12]|layer1|transition\d|stage\d)\.", r"backbone.\1."),
-)
+_TRUNK_RULES = ((r"^((conv|bn)[12]|layer1|transition\d|stage\d)\.", r"backbone.\1."),)
 _HEAD_LAYERS = (("0", "mix"), ("1", "norm"), ("3", "classifier"))
 _HRNET_RULES = (*_TRUNK_RULES, *((rf"^last_layer\.{theirs}\.", f"head.{ours}.") for theirs, ours in _HEAD_LAYERS))
 CONTEXT_RULES = (
@@ -103,31 +98,26 @@ def _count(tensors: StateDict, prefix: str) -> int:
     return len({key[len(prefix) :].split(".")[0] for key in tensors if key.startswith(prefix)})
 
 
-def _prefix(tensors: StateDict) -> str:
-    return _WRAPPER if has_prefix(tensors, _WRAPPER) else ""
-
-
 def _trunk(tensors: StateDict) -> tuple[BackboneConfig, dict[str, Any]]:
     """The trunk, and the numbers in which it differs from the one that its name says."""
-    prefix = _prefix(tensors)
-    layout = read_hrnet(tensors, prefix)
+    layout = read_hrnet(tensors)
     name = next((name for name, published in HRNETS.items() if published == layout), _TRUNK)
     stated = {key: value for key, value in vars(layout).items() if value != getattr(HRNETS[name], key)}
-    return BackboneConfig(name=name, in_channels=convolution_weight(tensors, f"{prefix}conv1").shape[1]), stated
+    return BackboneConfig(name=name, in_channels=convolution_weight(tensors, "conv1").shape[1]), stated
 
 
 def _plan_hrnet(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
     trunk, stated = _trunk(tensors)
-    scores = convolution_weight(tensors, f"{_prefix(tensors)}last_layer.3")
+    scores = convolution_weight(tensors, "last_layer.3")
     config = HRNetConfig(**options, **stated, classifier_kernel=scores.shape[2])
     network = create_model("hrnet", config, num_classes=scores.shape[0], backbone=trunk)
-    return Plan(network=network, rename=lambda key: renamed(key, _HRNET_RULES), unused=_UNUSED)
+    return Plan(network=network, rename=lambda key: renamed(key, _HRNET_RULES))
 
 
 def _plan_ocrnet(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
     trunk, stated = _trunk(tensors)
-    num_classes, pixel_width = convolution_weight(tensors, f"{_prefix(tensors)}cls_head").shape[:2]
-    comparison = f"{_prefix(tensors)}ocr_distri_head.object_context_block.f_pixel.0"
+    num_classes, pixel_width = convolution_weight(tensors, "cls_head").shape[:2]
+    comparison = "ocr_distri_head.object_context_block.f_pixel.0"
     config = OCRNetConfig(
         **options,
         **stated,
@@ -135,12 +125,11 @@ def _plan_ocrnet(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
         key_width=convolution_weight(tensors, comparison).shape[0],
     )
     network = create_model("ocrnet", config, num_classes=num_classes, backbone=trunk)
-    return Plan(network=network, rename=lambda key: renamed(key, _OCRNET_RULES), unused=_UNUSED)
+    return Plan(network=network, rename=lambda key: renamed(key, _OCRNET_RULES))
 
 
 def _is_of(tensors: StateDict, head: str) -> bool:
-    prefix = _prefix(tensors)
-    return all(has_prefix(tensors, prefix + part) for part in ("transition3.", "stage4.0.fuse_layers.", head))
+    return all(has_prefix(tensors, part) for part in ("transition3.", "stage4.0.fuse_layers.", head))
 
 
 HRNET_IMPORTER = Importer(

@@ -64,7 +64,6 @@ _PTSEMSEG_RULES = (
 )
 _PTSEMSEG_UNUSED = {
     "pyramid_pooling.": "constructed by pytorch-semseg, but never used by its ICNet",
-    "loss.": "belongs to the training loss, not to the network",
 }
 _LIMINN_RULES = (
     (r"^pretrained\.", "backbone.trunk.net."),

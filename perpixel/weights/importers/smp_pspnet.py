@@ -74,7 +74,8 @@ def _plan_pspnet(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
     return Plan(
         network=network,
         rename=lambda key: renamed(key, rules),
-        unused=dict.fromkeys(unused, _UNUSED_STAGES),
+        unused={"classification_head.": "scores the image as a whole, not its pixels"}
+        | dict.fromkeys(unused, _UNUSED_STAGES),
         notes=(pyramid_note(options),),
     )
 

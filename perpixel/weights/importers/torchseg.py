@@ -81,13 +81,7 @@ _PSPNET_RULES = (
     (r"^aux_layer\.0\.bn\.", "auxiliary_head.block.norm."),
     (r"^aux_layer\.2\.", "auxiliary_head.classifier."),
 )
-_LOSS_BUFFERS = "belongs to the training loss, not to the network"
-_FCN_UNUSED = {"criterion.": _LOSS_BUFFERS}
-_DFN_UNUSED = {
-    "border_aft_rrbs.0.": "constructed by TorchSeg, but never used by its network",
-    "criterion.": _LOSS_BUFFERS,
-    "aux_criterion.": _LOSS_BUFFERS,
-}
+_DFN_UNUSED = {"border_aft_rrbs.0.": "constructed by TorchSeg, but never used by its network"}
 
 
 def _plan_dfn(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
@@ -131,7 +125,7 @@ def _plan_fcn32s(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
     network: Network = create_model("fcn", config, num_classes=num_classes, backbone=trunk)
     if trunk.in_channels == _FCN_PREPROCESSING.num_channels:
         network.preprocessing = _FCN_PREPROCESSING
-    return Plan(network=network, rename=lambda key: renamed(key, _FCN_RULES), unused=_FCN_UNUSED)
+    return Plan(network=network, rename=lambda key: renamed(key, _FCN_RULES))
 
 
 def _plan_pspnet(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
@@ -140,7 +134,6 @@ def _plan_pspnet(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
     return Plan(
         network=create_model("pspnet", config, num_classes=num_classes, backbone=trunk),
         rename=lambda key: renamed(key, _PSPNET_RULES),
-        unused={"criterion.": _LOSS_BUFFERS},
         notes=(dilation_note(options), pyramid_note(options)),
     )
 
@@ -151,7 +144,7 @@ def _is_dfn(tensors: StateDict) -> bool:
 
 def _is_fcn32s(tensors: StateDict) -> bool:
     parts = ("backbone.layer1.", "head.cbr.conv.", "head.conv1x1.")
-    known = {"backbone", "head", "aux_head", "criterion"}
+    known = {"backbone", "head", "aux_head"}
     return all(has_prefix(tensors, part) for part in parts) and {key.split(".")[0] for key in tensors} <= known
 
 

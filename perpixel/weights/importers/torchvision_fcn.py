@@ -35,6 +35,7 @@ def _plan_fcn(tensors: StateDict, options: Mapping[str, Any]) -> Plan:
         width=width,
         auxiliary=auxiliary,
         auxiliary_width=convolution_weight(tensors, _AUXILIARY).shape[1] if auxiliary else FCNConfig.auxiliary_width,
+        drop_channels=False,
         align_corners=options["align_corners"],
     )
     trunk = dilated_trunk(read_resnet(tensors, "backbone."), options)
