@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-QUICK = ("startup", "transforms", "confusion_matrix", "scenes", "distance_weights", "icnet")
+QUICK = ("startup", "transforms", "confusion_matrix", "saved_masks", "scenes", "distance_weights", "icnet")
 
 
 def main() -> None:

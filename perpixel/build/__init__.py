@@ -1,21 +1,25 @@
 """Config → objects: the one place where names become networks, losses, data and optimisers, and where runs are run."""
 
 from perpixel.build.checks import check_names
+from perpixel.build.crf_search import search_crf
 from perpixel.build.demo import demo
+from perpixel.build.mask_scoring import choose_measures, evaluate_predictions
 from perpixel.build.plan import config_for_data
 from perpixel.build.progress import Progress
-from perpixel.build.scoring import evaluate, evaluate_predictions, load, predict
+from perpixel.build.scoring import evaluate, load, predict
 from perpixel.build.training import RunResult, train
 
 __all__ = [
     "Progress",
     "RunResult",
     "check_names",
+    "choose_measures",
     "config_for_data",
     "demo",
     "evaluate",
     "evaluate_predictions",
     "load",
     "predict",
+    "search_crf",
     "train",
 ]

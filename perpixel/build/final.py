@@ -14,16 +14,20 @@ from numpy.typing import NDArray
 
 from perpixel.build.datasets import RunData
 from perpixel.build.progress import ProgressCallback, Reporter
+from perpixel.build.score_values import score_values
 from perpixel.config import RunConfig
-from perpixel.data import Sample, SegmentationDataset
+from perpixel.data import Sample, SegmentationDataset, image_size
 from perpixel.engine import RunFolder
-from perpixel.evaluation import Evaluation, evaluate_network
+from perpixel.evaluation import Evaluation, Measures, evaluate_network
 from perpixel.inference import Segmenter, write_mask
 from perpixel.labels import LabelSpace
 from perpixel.metrics import to_json
 from perpixel.weights import load_artifact
 
 __all__ = ["score_values", "write_scores"]
+
+_TRIMAP_PX = (1, 2, 3, 5, 10, 20)
+_CALIBRATED_VALUES = 1 << 28  # some ten seconds
 
 
 def write_scores(
@@ -32,6 +36,7 @@ def write_scores(
     """Evaluates ``best/`` and writes metrics.json and predictions/."""
     artifact = load_artifact(run.path / "best")
     segmenter = Segmenter(artifact.network, data.labels, device=device, precision="fp32")
+    measures = _measures(data.val)
     most = config.evaluation.save_predictions
     limit = len(data.val) if most is True else int(most)
     with run.replace("predictions") as folder:
@@ -40,39 +45,38 @@ def write_scores(
             segmenter,
             data.val,
             border_width_px=config.evaluation.border_width_px,
+            measures=measures,
             batch_size=config.evaluation.batch_size,
             on_image=writer,
             on_progress=Reporter("final evaluation", on_progress),
         )
         writer.write_index(evaluation, run)
-    scores = score_values(evaluation, data.labels)
+    scores = score_values(evaluation, data.labels, with_intervals=True)
     scores |= {"split": config.data.val_split, "model": config.model_of(len(config.stages) - 1).name}
     if data.test is not None:
         tested = evaluate_network(
             segmenter,
             data.test,
             border_width_px=config.evaluation.border_width_px,
+            measures=measures,
             on_progress=Reporter("test evaluation", on_progress),
         )
-        scores["test"] = score_values(tested, data.labels) | {"split": config.data.test_split}
+        tested_scores = score_values(tested, data.labels, with_intervals=True)
+        scores["test"] = tested_scores | {"split": config.data.test_split}
     run.write_json("metrics.json", scores)
     return scores
 
 
-def score_values(evaluation: Evaluation, labels: LabelSpace) -> dict[str, Any]:
-    """Returns the keys of metrics.json: the scores and the split of errors between borders and inside regions."""
-    values: dict[str, Any] = to_json(evaluation.scores(labels.names))
-    if evaluation.border_errors is not None:
-        columns = ("border_wrong", "interior_wrong", "border_pixels", "interior_pixels")
-        values["error_split"] = {
-            "width_px": evaluation.border_width_px,
-            "per_class": [
-                {"name": name, **{c: int(v) for c, v in zip(columns, row, strict=True)}}
-                for name, row in zip(labels.names, evaluation.border_errors, strict=True)
-            ],
-        }
-    values["seconds"] = round(evaluation.seconds, 3)
-    return values
+def _measures(dataset: SegmentationDataset) -> Measures:
+    """What the report shows; calibration looks at every score of every pixel, so it is left out of large splits."""
+    height, width = image_size(dataset.items[0].image)
+    fits = len(dataset) * dataset.labels.num_classes * height * width <= _CALIBRATED_VALUES
+    return Measures(
+        boundary=True,
+        trimap_px=_TRIMAP_PX,
+        region_sizes=True,
+        calibration=fits and dataset.labels.num_classes > 1,
+    )
 
 
 class _PredictionWriter:
@@ -110,6 +114,8 @@ class _PredictionWriter:
             )
         text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
         (self.folder / "images.json").write_text(text, encoding="utf-8")
+        totals = evaluation.totals  # of all images, saved or not: two runs are compared by them
+        np.savez_compressed(self.folder / "counts.npz", names=np.array(totals.names), counts=totals.counts)
 
 
 def _shown(path: Path, run: Path) -> str:

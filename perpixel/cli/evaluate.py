@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from perpixel.cli.crf_search import search_and_print
+from perpixel.cli.evaluate_options import MaskOptions, MeasureOptions, ModelOptions
 from perpixel.cli.output import JsonFile, check_json_file, console_for, write_json
 from perpixel.cli.progress import ProgressDisplay
 from perpixel.cli.score_table import print_scores
-from perpixel.errors import InvalidValue
+from perpixel.errors import DataError, InvalidValue
+
+if TYPE_CHECKING:
+    from perpixel.evaluation import Measures
 
 __all__ = ["evaluate"]
 
@@ -16,24 +21,22 @@ _FORMS = """\
 give a model and data, or saved masks:
   perpixel evaluate MODEL --data DATA [--split val]
   perpixel evaluate --predictions DIR --targets DIR --labels NAME|FILE|N [--missing wrong]"""
+_NO_MODEL = ModelOptions()
+_NO_MASKS = MaskOptions()
+_NO_MEASURES = MeasureOptions()
+_LISTED = 20
 
 
 def evaluate(
     model: Path | None = None,
     /,
     *,
-    data: str | None = None,
-    split: str = "val",
-    predictions: Path | None = None,
-    targets: Path | None = None,
     labels: str | None = None,
     mask_encoding: Literal["ids", "colors"] | None = None,
-    missing: Literal["refuse", "wrong"] = "refuse",
     border_width: float = 5,
-    device: str = "auto",
-    precision: str = "fp32",
-    crf: bool = False,
-    crf_set: str | None = None,
+    of_model: ModelOptions = _NO_MODEL,
+    of_masks: MaskOptions = _NO_MASKS,
+    measured: MeasureOptions = _NO_MEASURES,
     json: JsonFile = None,
 ) -> None:
     """Scores a model on a data set, or saved masks against their targets.
@@ -42,67 +45,118 @@ def evaluate(
 
     Args:
         model: Folder of a model, such as best/ of a run.
-        data: The data set, [format:]path.
-        split: Split of the data set.
-        predictions: Folder of predicted masks.
-        targets: Folder of true masks, matched by name.
         labels: The classes: a known label space, a YAML file or a number of classes.
-        mask_encoding: What the masks of the data set hold; without it, what those of the training data held.
-        missing: Targets without a prediction are refused, or wrong in every pixel.
-        border_width: Band around true borders for the border and interior errors, pixels; 0 leaves them out.
-        device: auto, cpu or cuda.
-        precision: fp32, auto, bf16 or fp16.
-        crf: Refines with a dense CRF, with the numbers that the network was published with.
-        crf_set: The same with another network's published numbers, such as deeplab_v1.
+        mask_encoding: What masks hold; without it, ids, or what those of a model's training data held.
+        border_width: Band around true borders for a model's border and interior errors, pixels; 0 leaves them out.
     """
     check_json_file(json)
-    _check_form(model=model, data=data, predictions=predictions, targets=targets, labels=labels, width=border_width)
-    if predictions is not None and (crf or crf_set):
-        raise InvalidValue(f"--crf needs the probabilities of a model, saved masks hold classes; {_FORMS}")
+    _check_form(model, labels, of_model, of_masks)
+    if border_width < 0:
+        raise InvalidValue(f"--border-width is a number of pixels, 0 or more, got {border_width}")
     from perpixel import build
     from perpixel.metrics import to_json
 
-    scores: dict[str, Any] = {}
+    if model is not None and of_model.crf_search is not None:
+        search_and_print(model, of_model, labels=labels, mask_encoding=mask_encoding, measured=measured, json=json)
+        return
+    if of_model.crf_out is not None:
+        raise InvalidValue("--crf-out keeps what --crf-search finds; give --crf-search IMAGES too")
+    measures = build.choose_measures(**measured.chosen(cityscapes=of_masks.instances is not None))
     with ProgressDisplay(console_for(json)) as display:
-        if model is not None and data is not None:
-            width = border_width or None
-            scores = build.evaluate(
-                model,
-                data,
-                split=split,
-                labels=labels,
-                mask_encoding=mask_encoding,
-                device=device,
-                precision=precision,
-                border_width_px=width,
-                crf=crf_set or crf,
-                on_progress=display.update,
-            )
-        elif predictions is not None and targets is not None and labels is not None:
-            scores = build.evaluate_predictions(
-                predictions, targets, labels, missing=missing, on_progress=display.update
-            )
+        common = {"measures": measures, "intervals": measured.intervals, "per_image": measured.per_image}
+        common["on_progress"] = display.update
+        if model is not None:
+            of_plan = {"memory": of_model.memory, "on_plan": display.say}
+            scores = _of_model(model, labels, mask_encoding, border_width, of_model, common | of_plan)
+        else:
+            scores = _of_masks(labels or "", mask_encoding, of_masks, common)
     print_scores(display.console, scores)
     write_json(json, to_json(scores))
+    _raise_for_what_is_left_out(scores)
 
 
-def _check_form(
-    *,
-    model: Path | None,
-    data: str | None,
-    predictions: Path | None,
-    targets: Path | None,
+def _of_model(
+    model: Path,
     labels: str | None,
-    width: float,
-) -> None:
-    of_model = {"MODEL": model, "--data": data}
-    of_masks = {"--predictions": predictions, "--targets": targets, "--labels": labels}
-    needed, excluded = (of_masks, of_model) if predictions is not None or targets is not None else (of_model, {})
+    mask_encoding: str | None,
+    border_width: float,
+    options: ModelOptions,
+    common: dict[str, Any],
+) -> dict[str, Any]:
+    from perpixel import build
+    from perpixel.inference import PostProcessing, parse_thresholds
+
+    measures: Measures = common["measures"]
+    if measures.cityscapes:
+        raise InvalidValue("--cityscapes needs masks of Cityscapes' ids: predict with --out, then give --predictions")
+    postprocessing = PostProcessing(
+        min_region=options.min_region,
+        thresholds={} if options.thresholds is None else parse_thresholds(options.thresholds),
+        fallback=options.fallback,
+    )
+    return build.evaluate(
+        model,
+        options.data or "",
+        split=options.split,
+        labels=labels,
+        mask_encoding=mask_encoding,
+        device=options.device,
+        precision=options.precision,
+        border_width_px=border_width or None,
+        crf=options.crf_set or options.crf,
+        postprocessing=postprocessing,
+        **options.procedure(),
+        **common,
+    )
+
+
+def _of_masks(labels: str, mask_encoding: str | None, options: MaskOptions, common: dict[str, Any]) -> dict[str, Any]:
+    from perpixel import build
+
+    if common["measures"].calibration:
+        raise InvalidValue("--calibration needs the probabilities of a model, saved masks hold classes")
+    return build.evaluate_predictions(
+        options.predictions or "",
+        options.targets or "",
+        labels,
+        missing=options.missing,
+        pattern=options.pattern,
+        mask_encoding=mask_encoding or "ids",
+        instances=options.instances,
+        against=options.against,
+        workers=options.workers,
+        **common,
+    )
+
+
+def _check_form(model: Path | None, labels: str | None, of_model: ModelOptions, of_masks: MaskOptions) -> None:
+    if of_masks.predictions is None and of_masks.targets is None:
+        needed: dict[str, object] = {"MODEL": model, "--data": of_model.data}
+        excluded = of_masks.given()
+        kind = "a model"
+    else:
+        needed = {"--predictions": of_masks.predictions, "--targets": of_masks.targets, "--labels": labels}
+        excluded = ([] if model is None else ["MODEL"]) + of_model.given()
+        kind = "saved masks"
+        if "--crf" in excluded or "--crf-set" in excluded:
+            raise InvalidValue(f"--crf needs the probabilities of a model, saved masks hold classes; {_FORMS}")
     lacking = [name for name, value in needed.items() if value is None]
     if lacking:
         raise InvalidValue(f"{' and '.join(lacking)} missing; {_FORMS}")
-    clashing = [name for name, value in excluded.items() if value is not None]
-    if clashing:
-        raise InvalidValue(f"{' and '.join(clashing)} does not go with saved masks; {_FORMS}")
-    if width < 0:
-        raise InvalidValue(f"--border-width is a number of pixels, 0 or more, got {width}")
+    if excluded:
+        raise InvalidValue(f"{' and '.join(excluded)} does not go with {kind}; {_FORMS}")
+
+
+def _raise_for_what_is_left_out(scores: dict[str, Any]) -> None:
+    """Ends with an error where scores are not of all images, after they were shown and written.
+
+    Raises:
+        DataError: files could not be read, or ids outside the classes leave no scores of ours.
+    """
+    if scores.get("refused"):
+        raise DataError(str(scores["refused"]))
+    unread = [*scores.get("unread", ()), *scores.get("comparison", {}).get("unread", ())]
+    if unread:
+        listed = "\n".join(f"  {file['reason']}" for file in unread[:_LISTED])
+        more = f"\n  and {len(unread) - _LISTED} more" if len(unread) > _LISTED else ""
+        raise DataError(f"{len(unread)} files could not be read; the scores are of the other images:\n{listed}{more}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from perpixel.cli.measure_tables import per_cent, print_measures
 from perpixel.cli.output import say
 
 __all__ = ["SCORE_NAMES", "named_scores", "per_cent", "print_scores"]
@@ -23,11 +23,6 @@ SCORE_NAMES = {
 """How the keys of metrics.json are called in text."""
 
 
-def per_cent(value: float | None) -> str:
-    """Writes a fraction in [0, 1] as per cent; a dash where it is undefined."""
-    return "–" if value is None or math.isnan(value) else f"{100 * value:.2f}"
-
-
 def named_scores(values: Mapping[str, Any]) -> str:
     """Writes the summary scores among some values in one line."""
     return ", ".join(f"{name} {per_cent(values[key])} %" for key, name in SCORE_NAMES.items() if key in values)
@@ -36,7 +31,8 @@ def named_scores(values: Mapping[str, Any]) -> str:
 def print_scores(console: Console, scores: Mapping[str, Any]) -> None:
     """Prints what metrics.json holds: a row per class, the means with their number of classes, the error split.
 
-    The scores of a test split and of a baseline follow where there are any.
+    Intervals stand beside their scores, other measures after them. The scores of a test split and of a baseline follow
+    where there are any.
     """
     if "split" in scores:
         say(console, f"\nscores on {scores['split']}", style="bold")
@@ -53,17 +49,24 @@ def print_scores(console: Console, scores: Mapping[str, Any]) -> None:
     for key, name in SCORE_NAMES.items():
         if key in scores:
             over = f" over {averaged} of {len(per_class)} classes" if key == "mean_iou" and averaged is not None else ""
-            say(console, f"{name} {per_cent(scores[key])} %{over}", style="bold" if over else None)
+            span = _span(scores.get("intervals", {}).get(key))
+            say(console, f"{name} {per_cent(scores[key])} %{span}{over}", style="bold" if over else None)
     if over := ", ".join(f"{scores[key]:,} {key}" for key in ("images", "pixels") if key in scores):
         say(console, over)
     if unpredicted := sum(scores.get("unpredicted") or ()):
         say(console, f"{unpredicted:,} pixels without a predicted class count as wrong")
     if scores.get("error_split"):
         say(console, _error_split(scores["error_split"]))
+    print_measures(console, scores)
     if "baseline" in scores:
         say(console, f"baseline {scores['baseline']['name']}: {named_scores(scores['baseline'])}")
     if "test" in scores:
         print_scores(console, scores["test"])
+
+
+def _span(ends: Sequence[float | None] | None) -> str:
+    """Writes an interval; nothing where there is none."""
+    return "" if ends is None or None in ends else f" ({per_cent(ends[0])} to {per_cent(ends[1])})"
 
 
 def _error_split(split: Mapping[str, Any]) -> str:

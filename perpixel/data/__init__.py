@@ -1,23 +1,31 @@
-"""From files to batches: images and masks, data set layouts, splits, checks, augmentation, generated scenes."""
+"""From files to batches: images and masks, data set layouts, splits, checks, augmentation, generated scenes.
+
+The names below load what they need on first use: reading masks in worker processes needs no torch.
+"""
 
 from __future__ import annotations
 
-from perpixel.data.batches import Batch, TrainBatches
-from perpixel.data.dataset import MaskEncoding, Sample, SegmentationDataset
-from perpixel.data.image_files import image_size, read_color_mask, read_image, read_mask
-from perpixel.data.infer_labels import LabelInference, infer_labels
-from perpixel.data.scenes import SceneConfig, generate_scene, write_scenes
-from perpixel.data.source import FORMATS, DataSource, Item, open_data, open_folders
-from perpixel.data.splits import load_split, make_split, save_split
-from perpixel.data.summary import (
-    ClassWeighting,
-    SplitSummary,
-    check_trainable,
-    class_weights,
-    fingerprint,
-    summarise,
-)
-from perpixel.data.transforms import Augmentation
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from perpixel.data.infer_labels import LabelInference, infer_labels  # at once: a function named as its module
+
+if TYPE_CHECKING:
+    from perpixel.data.batches import Batch, TrainBatches
+    from perpixel.data.dataset import MaskEncoding, Sample, SegmentationDataset
+    from perpixel.data.image_files import image_size, read_color_mask, read_image, read_mask
+    from perpixel.data.scenes import SceneConfig, generate_scene, write_scenes
+    from perpixel.data.source import FORMATS, DataSource, Item, open_data, open_folders
+    from perpixel.data.splits import load_split, make_split, save_split
+    from perpixel.data.summary import (
+        ClassWeighting,
+        SplitSummary,
+        check_trainable,
+        class_weights,
+        fingerprint,
+        summarise,
+    )
+    from perpixel.data.transforms import Augmentation
 
 __all__ = [
     "FORMATS",
@@ -50,3 +58,41 @@ __all__ = [
     "summarise",
     "write_scenes",
 ]
+
+_HOME = {
+    "FORMATS": "source",
+    "Augmentation": "transforms",
+    "Batch": "batches",
+    "ClassWeighting": "summary",
+    "DataSource": "source",
+    "Item": "source",
+    "MaskEncoding": "dataset",
+    "Sample": "dataset",
+    "SceneConfig": "scenes",
+    "SegmentationDataset": "dataset",
+    "SplitSummary": "summary",
+    "TrainBatches": "batches",
+    "check_trainable": "summary",
+    "class_weights": "summary",
+    "fingerprint": "summary",
+    "generate_scene": "scenes",
+    "image_size": "image_files",
+    "load_split": "splits",
+    "make_split": "splits",
+    "open_data": "source",
+    "open_folders": "source",
+    "read_color_mask": "image_files",
+    "read_image": "image_files",
+    "read_mask": "image_files",
+    "save_split": "splits",
+    "summarise": "summary",
+    "write_scenes": "scenes",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'perpixel.data' has no attribute {name!r}")
+    value = getattr(import_module(f"perpixel.data.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

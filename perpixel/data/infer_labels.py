@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from perpixel.data.dataset import MaskEncoding
+from perpixel.data.decoding import MAX_PIXELS, read_mask
 from perpixel.data.formats.item import listed
-from perpixel.data.image_files import MAX_PIXELS, read_mask
 from perpixel.data.source import Item
 from perpixel.errors import DataError
 from perpixel.labels import LabelSpace
+
+if TYPE_CHECKING:
+    from perpixel.data.dataset import MaskEncoding
 
 __all__ = ["LabelInference", "infer_labels"]
 

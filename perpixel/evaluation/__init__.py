@@ -1,6 +1,48 @@
-"""Scores a network on a data set, or saved masks against targets."""
+"""Scores a network on a data set, or saved masks against targets; compares two sets of predictions.
 
-from perpixel.evaluation.evaluate import Evaluation, ImageScore, evaluate_network
-from perpixel.evaluation.saved_masks import evaluate_masks
+The names below load what they need on first use: worker processes that count saved masks need no torch.
+"""
 
-__all__ = ["Evaluation", "ImageScore", "evaluate_masks", "evaluate_network"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from perpixel.evaluation.compare import Comparison, ImageChange, compare_evaluations
+    from perpixel.evaluation.evaluate import evaluate_network
+    from perpixel.evaluation.measures import ImageScore, Measures
+    from perpixel.evaluation.saved_masks import evaluate_masks
+    from perpixel.evaluation.totals import Evaluation, Totals
+
+__all__ = [
+    "Comparison",
+    "Evaluation",
+    "ImageChange",
+    "ImageScore",
+    "Measures",
+    "Totals",
+    "compare_evaluations",
+    "evaluate_masks",
+    "evaluate_network",
+]
+
+_HOME = {
+    "Comparison": "compare",
+    "ImageChange": "compare",
+    "compare_evaluations": "compare",
+    "Evaluation": "totals",
+    "ImageScore": "measures",
+    "Measures": "measures",
+    "Totals": "totals",
+    "evaluate_masks": "saved_masks",
+    "evaluate_network": "evaluate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'perpixel.evaluation' has no attribute {name!r}")
+    value = getattr(import_module(f"perpixel.evaluation.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

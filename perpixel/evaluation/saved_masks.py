@@ -1,4 +1,4 @@
-"""Scores masks in files against targets in files.
+"""Scores masks in files against targets in files, whatever tool wrote them.
 
 Shapes: K classes, H W image.
 """
@@ -6,26 +6,35 @@ Shapes: K classes, H W image.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
-from perpixel.data.image_files import IMAGE_SUFFIXES, read_mask
+from perpixel.data.decoding import image_size
 from perpixel.errors import DataError, InvalidValue
-from perpixel.evaluation.evaluate import Evaluation, ImageScore, image_score
+from perpixel.evaluation.mask_folders import MaskFiles, MissingRule, match_masks, shortened
+from perpixel.evaluation.mask_pairs import MaskEncoding, PairOutcome, PairReader, Problem
+from perpixel.evaluation.mask_pixels import add_pixels
+from perpixel.evaluation.measures import Measures
+from perpixel.evaluation.totals import Evaluation, Totals, UnreadFile
+from perpixel.evaluation.workers import available_cores, map_in_processes
 from perpixel.labels import LabelSpace
-from perpixel.metrics.confusion import confusion_matrix
+from perpixel.metrics.cityscapes import CITYSCAPES_IDS
 
 __all__ = ["MissingRule", "evaluate_masks"]
 
-MissingRule = Literal["refuse", "wrong"]
-
-_MASK_SUFFIXES = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in (".jpg", ".jpeg"))
-_NAMED_FILES = 20
-_WRONG_HINT = '; missing="wrong" (--missing wrong) counts such pixels as wrong'
+_PIXELS_WORTH_PROCESSES = 150_000_000
+"""Pixels of all targets from which processes, half a second to start, are faster than this one alone."""
+_COST_OF_PIXEL_MEASURES = 4
+"""How much longer an image takes when boundaries and the like are measured too."""
+_KINDS = {
+    "target": "targets hold ids outside the label space",
+    "outside": "predictions hold ids outside the classes on valid pixels",
+    "ignored": "predictions ignore valid pixels",
+    "size": "predictions differ from their targets in size",
+    "file": "masks cannot be used",
+}
 
 
 def evaluate_masks(
@@ -33,110 +42,163 @@ def evaluate_masks(
     targets_dir: str | Path,
     labels: LabelSpace,
     *,
+    pattern: str | None = None,
     missing: MissingRule = "refuse",
+    mask_encoding: MaskEncoding = "ids",
+    measures: Measures | None = None,
+    instances_dir: str | Path | None = None,
+    workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Scores predicted masks against the targets of the same path below their folders, suffix aside.
+    """Scores predicted masks against the targets of the same path below their folders, suffix aside, or by a pattern.
 
     Both hold stored ids; predictions of a label space without ``train_to_stored`` hold train ids, as perpixel writes
-    them. JPEG files (overlays) are passed over. With ``missing="wrong"`` all valid pixels of a target without
-    prediction, or with one of another size, count as wrong, as do pixels predicted as ignored: they are in no column
-    of the confusion matrix but in ``Evaluation.unpredicted``. Predictions without target are refused in either case.
+    them. JPEG files (overlays) are passed over. What a prediction holds where the target is ignored does not matter.
+    With ``missing="wrong"`` all valid pixels of a target without prediction, or with one that is damaged or of another
+    size, count as wrong, as do pixels predicted as ignored or as an id that is no class: they are in no column of the
+    confusion matrix but in ``Evaluation.unpredicted``. Predictions without target are refused in either case.
+    Damaged files are left out and named in ``Evaluation.unread``; everything else that is wrong is refused, after all
+    files were looked at. The number of processes changes no number.
+
+    Args:
+        predictions_dir: Folder of predicted masks.
+        targets_dir: Folder of true masks.
+        labels: What the ids mean.
+        pattern: As `perpixel.evaluation.mask_folders.match_masks` takes it.
+        missing: ``"refuse"`` or ``"wrong"``.
+        mask_encoding: ``"colors"`` where the colours of both sides are the labels.
+        measures: What to measure besides the confusion matrix. With conventions asked for, masks with ids outside the
+            classes are not refused but have no scores of ours: ``Evaluation.refused`` says why.
+        instances_dir: Folder of Cityscapes instance numbers, for its iIoU.
+        workers: Processes; None takes all cores where that is faster, 1 none beside this one.
+        on_progress: Called after each image with the number done and the number of all.
 
     Raises:
         DataError: a folder is missing or holds no masks, files do not match in name or size, two masks share a name,
-            a prediction ignores valid pixels, or a mask holds ids outside the label space.
-        InvalidValue: ``missing`` is neither ``"refuse"`` nor ``"wrong"``.
+            a prediction ignores valid pixels, a mask holds ids outside the label space or colours, or no pair could be
+            read.
+        InvalidValue: an option is not as said, or Cityscapes' scores are asked for masks with other ids.
     """
-    if missing not in get_args(MissingRule):
-        raise InvalidValue(f"missing is one of {', '.join(get_args(MissingRule))}, got {missing!r}")
+    chosen = Measures() if measures is None else measures
+    _check_options(labels, chosen, mask_encoding, instances_dir, workers)
     started = time.perf_counter()
-    predictions, targets = _masks(Path(predictions_dir)), _masks(Path(targets_dir))
-    _refuse("predictions have no target", [predictions[name] for name in sorted(predictions.keys() - targets.keys())])
-    if missing == "refuse":
-        absent = [targets[name] for name in sorted(targets.keys() - predictions.keys())]
-        _refuse(f"targets have no prediction in {predictions_dir}", absent, hint=_WRONG_HINT)
-    num_classes = labels.num_classes
-    confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
-    unpredicted = np.zeros(num_classes, dtype=np.int64)
-    images: list[ImageScore] = []
-    mismatched: list[Path] = []
-    for done, (name, target_path) in enumerate(sorted(targets.items()), start=1):
-        target = labels.encode(read_mask(target_path), source=str(target_path))
-        prediction = _prediction(predictions.get(name), labels)
-        if prediction is not None and prediction.shape != target.shape:
-            mismatched.append(predictions[name])
-            prediction = None
-        counts, without = _count(prediction, target, num_classes)
-        if missing == "refuse" and prediction is not None and without.any():
-            what = f"{int(without.sum())} pixels are predicted as ignored where the target is valid"
-            raise DataError(f"{predictions[name]}: {what}{_WRONG_HINT}")
-        confusion += counts
-        unpredicted += without
-        images.append(image_score(name, counts, without))
+    matched = match_masks(
+        Path(predictions_dir),
+        Path(targets_dir),
+        pattern=pattern,
+        missing=missing,
+        instances_dir=None if instances_dir is None else Path(instances_dir),
+    )
+    reader = PairReader(
+        labels=labels,
+        measures=chosen,
+        missing=missing,
+        mask_encoding=mask_encoding,
+        finish=add_pixels if chosen.of_pixels else None,
+    )
+    totals, findings = Totals(labels.num_classes, chosen), _Findings()
+    for done, outcome in enumerate(_outcomes(reader, matched.images, workers), start=1):
+        findings.note(outcome)
+        if outcome.record is not None:
+            totals.add(outcome.record)
         if on_progress is not None:
-            on_progress(done, len(targets))
-    if missing == "refuse":
-        _refuse("predictions differ from their targets in size", mismatched, hint=_WRONG_HINT)
+            on_progress(done, len(matched.images))
+    if findings.unread and not len(totals):
+        raise DataError(f"no pair could be read; the first of {len(findings.unread)}: {findings.unread[0].reason}")
+    refused = findings.refusal()
+    if refused is not None and not (chosen.conventions and findings.only_foreign_ids):
+        raise DataError(refused)
     return Evaluation(
-        confusion=confusion,
-        images=tuple(images),
+        totals=totals,
         seconds=time.perf_counter() - started,
-        unpredicted=unpredicted if missing == "wrong" else None,
+        counts_unpredicted=missing == "wrong",
+        unread=tuple(findings.unread),
+        refused=refused,
+        notes=(*matched.notes, *findings.notes(len(matched.images))),
     )
 
 
-def _masks(folder: Path) -> dict[str, Path]:
-    """Returns the masks below a folder by their path without suffix."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in _MASK_SUFFIXES or not path.is_file() or path.name.startswith("."):
-            continue
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        if name in found:
-            raise DataError(f"{found[name]} and {path} share the name {name!r}; keep one mask per image")
-        found[name] = path
-    if not found:
-        raise DataError(f"{folder}: the folder and its subfolders hold no mask ({', '.join(_MASK_SUFFIXES)})")
-    return found
-
-
-def _refuse(what: str, files: list[Path], *, hint: str = "") -> None:
-    if not files:
-        return
-    listed = ", ".join(str(path) for path in files[:_NAMED_FILES])
-    more = f" and {len(files) - _NAMED_FILES} more" if len(files) > _NAMED_FILES else ""
-    raise DataError(f"{len(files)} {what}: {listed}{more}. Masks are matched by path without suffix{hint}")
-
-
-def _prediction(path: Path | None, labels: LabelSpace) -> NDArray[Any] | None:
-    """Returns predicted train ids, 255 where a pixel is predicted as ignored, or None without a file."""
-    if path is None:
-        return None
-    stored = read_mask(path)
-    if labels.train_to_stored is not None:
-        return labels.encode(stored, source=str(path))
-    outside = (stored >= labels.num_classes) & (stored != labels.ignore_index)
-    if outside.any():
-        row, column = (int(i) for i in np.argwhere(outside)[0])
-        raise DataError(
-            f"{path}: {int(outside.sum())} pixels hold ids outside 0..{labels.num_classes - 1}, the first "
-            f"{int(stored[row, column])} at row {row}, column {column}; predictions for label space {labels.name!r} "
-            "hold train ids"
+def _check_options(
+    labels: LabelSpace,
+    measures: Measures,
+    mask_encoding: str,
+    instances_dir: str | Path | None,
+    workers: int | None,
+) -> None:
+    if mask_encoding not in get_args(MaskEncoding):
+        raise InvalidValue(f"mask_encoding is one of {', '.join(get_args(MaskEncoding))}, got {mask_encoding!r}")
+    if workers is not None and workers < 1:
+        raise InvalidValue(f"workers must be at least 1, got {workers}")
+    if instances_dir is not None and not measures.cityscapes:
+        raise InvalidValue("instances are for Cityscapes' scores; ask for these too")
+    foreign = [i for i in labels.stored_to_train if i >= len(CITYSCAPES_IDS) and i != LabelSpace.ignore_index]
+    if measures.cityscapes and (mask_encoding != "ids" or labels.train_to_stored is None or foreign):
+        raise InvalidValue(
+            f"Cityscapes' scores need masks of Cityscapes' ids 0..{len(CITYSCAPES_IDS) - 1}, label space "
+            f"{labels.name!r} has others; use --labels cityscapes with *_gtFine_labelIds.png"
         )
-    return stored
 
 
-def _count(
-    prediction: NDArray[Any] | None, target: NDArray[np.uint8], num_classes: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Returns the confusion matrix (K, K) and the valid pixels per class without a predicted class (K,)."""
-    ignore = LabelSpace.ignore_index
-    without = target != ignore if prediction is None else (target != ignore) & (prediction == ignore)
-    unpredicted = np.bincount(target[without], minlength=num_classes).astype(np.int64)
-    if prediction is None:
-        return np.zeros((num_classes, num_classes), dtype=np.int64), unpredicted
-    judged = np.where(without, np.uint8(ignore), target)
-    return confusion_matrix(prediction, judged, num_classes), unpredicted
+def _outcomes(reader: PairReader, images: tuple[MaskFiles, ...], workers: int | None) -> Iterator[PairOutcome]:
+    count = _processes_for(images, reader.measures) if workers is None else workers
+    if count == 1:
+        return map(reader, images)
+    return map_in_processes(reader, images, workers=min(count, len(images)))
+
+
+def _processes_for(images: tuple[MaskFiles, ...], measures: Measures) -> int:
+    """All cores, when the first target's size says that there is work for more than a moment."""
+    try:
+        height, width = image_size(images[0].target)
+    except DataError:
+        return 1
+    work = height * width * len(images) * (_COST_OF_PIXEL_MEASURES if measures.of_pixels else 1)
+    return available_cores() if work >= _PIXELS_WORTH_PROCESSES else 1
+
+
+@dataclass
+class _Findings:
+    """What was wrong or odd, in the order of the files."""
+
+    unread: list[UnreadFile] = field(default_factory=list)
+    problems: dict[str, list[Problem]] = field(default_factory=dict)
+    palettes: list[str] = field(default_factory=list)
+
+    def note(self, outcome: PairOutcome) -> None:
+        problem = outcome.problem
+        if problem is not None and problem.kind == "damaged":
+            self.unread.append(UnreadFile(file=problem.file, reason=problem.message))
+        elif problem is not None:
+            self.problems.setdefault(problem.kind, []).append(problem)
+        if outcome.palette_differs is not None:
+            self.palettes.append(f"{outcome.files.prediction}: {outcome.palette_differs}")
+
+    @property
+    def only_foreign_ids(self) -> bool:
+        """Whether nothing but ids outside the classes was found, which other toolkits may take."""
+        return self.problems.keys() <= {"target", "outside"}
+
+    def refusal(self) -> str | None:
+        """One message about everything that is refused."""
+        parts = [_summary(kind, self.problems[kind]) for kind in _KINDS if kind in self.problems]
+        return "; ".join(parts) if parts else None
+
+    def notes(self, images: int) -> list[str]:
+        if not self.palettes:
+            return []
+        return [
+            f"{len(self.palettes)} of {images} predictions carry another palette than their target, the first "
+            f"{self.palettes[0]}; ids were compared, colours were not looked at"
+        ]
+
+
+def _summary(kind: str, problems: list[Problem]) -> str:
+    if kind == "size":
+        hint = '; missing="wrong" (--missing wrong) counts such pixels as wrong'
+        return f"{len(problems)} {_KINDS[kind]}: {shortened(problem.message for problem in problems)}{hint}"
+    if len(problems) == 1:
+        return problems[0].message
+    pixels = sum(problem.pixels for problem in problems)
+    on = f" ({pixels} pixels)" if pixels else ""
+    others = shortened(problem.file for problem in problems[1:])
+    return f"{len(problems)} {_KINDS[kind]}{on}: {problems[0].message} The same in {others}"

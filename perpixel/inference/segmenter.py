@@ -21,20 +21,22 @@ from torch import Tensor, nn
 from perpixel.data.image_files import read_image, to_channels
 from perpixel.errors import InvalidValue, RunError
 from perpixel.inference.dense_crf import DenseCRF, dense_crf
+from perpixel.inference.padding import fitting_size, mirrored, padded
+from perpixel.inference.postprocess import PostProcessing, final_classes
+from perpixel.inference.procedures import PLAIN, Orientations, Procedure
 from perpixel.inference.score_map import ScoreMap
 from perpixel.inference.segmentation import Segmentation
 from perpixel.labels import LabelSpace
 from perpixel.ops.normalize import normalize
 from perpixel.types import Preprocessing, SegOutput
 
-__all__ = ["ImageLike", "Precision", "SegmentationNetwork", "Segmenter"]
+__all__ = ["ImageLike", "Precision", "SegmentationNetwork", "Segmenter", "refined_scores"]
 
 Precision = Literal["fp32", "bf16", "fp16"]
 ImageLike: TypeAlias = "str | Path | Image.Image | NDArray[Any] | Tensor"
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _FULL_SCALE_16 = 65535
-_SIZE_STEPS = 4096
 _LEAST_PROBABILITY = torch.finfo(torch.float32).tiny
 
 
@@ -65,11 +67,13 @@ class Segmenter:
         precision: ``"fp32"`` computes in the network's own dtype; ``"bf16"`` and ``"fp16"`` use autocast.
         provenance: Where the weights come from, as an artifact stores it.
         name: Shown to people.
+        procedure: How the scores of an image come about, such as several scales; None runs the whole image once.
         crf: A dense CRF over the raw image that refines the probabilities at image size, as a last step; scores are
             then logarithms of its probabilities.
+        postprocessing: Thresholds and the removal of small regions, after the CRF; they change classes, not scores.
 
     Raises:
-        InvalidValue: the labels do not fit the network, or device or precision are unknown.
+        InvalidValue: the labels do not fit the network or the post-processing, or device or precision are unknown.
     """
 
     def __init__(
@@ -81,7 +85,9 @@ class Segmenter:
         precision: Precision = "fp32",
         provenance: Mapping[str, Any] | None = None,
         name: str | None = None,
+        procedure: Procedure | None = None,
         crf: DenseCRF | None = None,
+        postprocessing: PostProcessing | None = None,
     ) -> None:
         if precision not in get_args(Precision):
             raise InvalidValue(f"precision is one of {', '.join(get_args(Precision))}, got {precision!r}")
@@ -98,7 +104,11 @@ class Segmenter:
         self.precision = precision
         self.provenance = dict(provenance or {})
         self.name = name or type(network).__name__
+        self.procedure = procedure
         self.crf = crf
+        if postprocessing is not None:
+            postprocessing.check(labels)
+        self.postprocessing = postprocessing
         self._contract = contract
 
     def __call__(self, image: ImageLike) -> Segmentation:
@@ -116,7 +126,7 @@ class Segmenter:
         pixels = to_channels(_raw_pixels(image), self._contract.preprocessing.num_channels, source=_source(image))
         scores = self._refined_map(pixels[None])
         with torch.no_grad():
-            mask = scores.classes()[0].cpu().numpy()
+            mask = self._final_classes(scores)[0].cpu().numpy()
         return Segmentation(mask=mask, labels=self.labels, image=pixels, score_map=scores.image(0))
 
     def logits(self, images: Tensor) -> Tensor:
@@ -127,58 +137,130 @@ class Segmenter:
             RunError: the network returns scores that are not finite.
         """
         with torch.no_grad():
-            return self._refined_map(images).full()
+            return self._refined_map(images).full().float()
 
     def classes(self, images: Tensor) -> Tensor:
-        """Returns the classes (B, H, W) uint8 of raw images (B, C, H, W); equal to ``logits(images).argmax(1)``.
+        """Returns the classes (B, H, W) uint8 of raw images (B, C, H, W).
 
-        Needs a K-th of the memory of `logits`.
+        Without post-processing equal to ``logits(images).argmax(1)`` but for near ties, for a K-th of the memory.
 
         Raises:
             InvalidValue: the images have another shape or dtype.
             RunError: the network returns scores that are not finite.
         """
         with torch.no_grad():
-            return self._refined_map(images).classes()
+            return self._final_classes(self._refined_map(images))
+
+    def unrefined_scores(self, images: Tensor) -> ScoreMap:
+        """Returns the scores of raw images (B, C, H, W) before the dense CRF, at the resolution of the procedure.
+
+        Raises:
+            InvalidValue: the images have another shape or dtype.
+            RunError: the network returns scores that are not finite.
+        """
+        with torch.no_grad():
+            return self._score_map(images)
 
     def __repr__(self) -> str:
         return f"Segmenter({self.name}, {self.labels.num_classes} classes, {self.device}, {self.precision})"
 
-    def _refined_map(self, images: Tensor) -> ScoreMap:
-        scores = self._score_map(images)
-        if self.crf is None:
-            return scores
-        refined = dense_crf(scores.full().softmax(dim=1), images.to(self.device), self.crf)
-        return replace(scores, logits=refined.clamp_(min=_LEAST_PROBABILITY).log_(), covered=scores.size)
+    def _final_classes(self, scores: ScoreMap) -> Tensor:
+        if self.postprocessing is None or self.postprocessing.is_empty:
+            return scores.classes()
+        return final_classes(scores, self.postprocessing, self.labels)
 
-    def _score_map(self, images: Tensor) -> ScoreMap:
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self._contract.num_classes
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How raw pixels become the network's input."""
+        return self._contract.preprocessing
+
+    @property
+    def margin(self) -> int:
+        """Image pixels that the network loses on each side."""
+        return self._contract.margin
+
+    @property
+    def score_dtype(self) -> torch.dtype:
+        """Type of the scores that procedures get: float32, or float64 for a network of that type."""
+        return torch.float64 if self._input_dtype() == torch.float64 else torch.float32
+
+    def fitting_size(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the least size of an image, >= (height, width), that needs no padding but the network's margin."""
+        lost = 2 * self.margin
+        given = fitting_size(self._contract, (height + lost, width + lost))
+        return given[0] - lost, given[1] - lost
+
+    def image_scores(self, images: Tensor) -> ScoreMap:
+        """Scores raw images (B, C, H, W) whole, whatever the procedure.
+
+        Raises:
+            InvalidValue: the images have another shape or dtype.
+            RunError: the network returns scores that are not finite.
+        """
         self._check_batch(images)
-        network = self._contract
-        height, width = int(images.shape[-2]), int(images.shape[-1])
-        margin = network.margin
-        needed = (height + 2 * margin, width + 2 * margin)
-        given = _fitting_size(network, needed)
-        images = images.to(self.device, non_blocking=True)
-        if margin:
-            images = _mirrored(images, margin, given)
+        return self.input_scores(normalize(images.to(self.device, non_blocking=True), self.preprocessing))
+
+    def input_scores(self, x: Tensor, *, orientations: Orientations = PLAIN, with_margin: bool = False) -> ScoreMap:
+        """Scores normalised images (B, C, H, W) in V orientations together: (V B, K, h, w), first orientation first.
+
+        They are padded, or mirrored beyond their edges, as the network needs; mirrored views are turned back.
+
+        Args:
+            x: As `normalize` returns them.
+            orientations: False is the image as it is, True its mirror image.
+            with_margin: The images hold the network's margin already; the scores cover what is within.
+
+        Raises:
+            RunError: the network returns scores that are not finite.
+        """
+        lost, height, width = self.margin, int(x.shape[-2]), int(x.shape[-1])
+        beyond = 0 if with_margin else lost
+        needed = (height + 2 * beyond, width + 2 * beyond)
+        given = fitting_size(self._contract, needed)
+        x = x.to(self.device, non_blocking=True)
         with torch.inference_mode(), _evaluation_mode(self.network):
-            x = normalize(images, network.preprocessing)
-            if not margin and given != needed:
-                x = _padded(x, given, network.preprocessing)
+            if lost:
+                x = mirrored(x, beyond, given)
+            elif given != needed:
+                x = padded(x, given, _padding(self.preprocessing))
+            views = torch.cat([x.flip(-1) if mirror else x for mirror in orientations]) if any(orientations) else x
             with self._autocast():
-                output = network(x.to(self._input_dtype(), memory_format=torch.channels_last))
-            logits = output.logits.float().contiguous()
-        if not bool(torch.isfinite(logits).all()):
+                output = self.network(views.to(self._input_dtype(), memory_format=torch.channels_last))
+            logits = output.logits.to(self.score_dtype).contiguous()
+            if any(orientations):
+                parts = zip(logits.split(x.shape[0]), orientations, strict=True)
+                logits = torch.cat([part.flip(-1) if mirror else part for part, mirror in parts])
+        self._check_finite(logits, height, width)
+        return ScoreMap(
+            logits=logits,
+            covered=(given[0] - 2 * lost, given[1] - 2 * lost),
+            size=(needed[0] - 2 * lost, needed[1] - 2 * lost),
+            align_corners=self._contract.align_corners,
+        )
+
+    def _check_finite(self, scores: Tensor, height: int, width: int) -> None:
+        if not bool(torch.isfinite(scores).all()):
             raise RunError(
                 f"{self.name} returns scores that are not finite for images of {height} x {width} pixels in "
                 f"{self.precision}; check the weights" + ("" if self.precision == "fp32" else ", or use fp32")
             )
-        return ScoreMap(
-            logits=logits,
-            covered=(given[0] - 2 * margin, given[1] - 2 * margin),
-            size=(height, width),
-            align_corners=network.align_corners,
-        )
+
+    def _score_map(self, images: Tensor) -> ScoreMap:
+        if self.procedure is None:
+            return self.image_scores(images)
+        self._check_batch(images)
+        scores = self.procedure(self, images)
+        self._check_finite(scores.logits, scores.size[0], scores.size[1])
+        return scores
+
+    def _refined_map(self, images: Tensor) -> ScoreMap:
+        scores = self._score_map(images)
+        return scores if self.crf is None else refined_scores(scores, images.to(self.device), self.crf)
 
     def _check_batch(self, images: Tensor) -> None:
         channels = self._contract.preprocessing.num_channels
@@ -198,11 +280,19 @@ class Segmenter:
         return torch.autocast(self.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
+def refined_scores(scores: ScoreMap, images: Tensor, crf: DenseCRF) -> ScoreMap:
+    """Returns scores (B, K, H, W) at image size that a dense CRF over raw images (B, C, H, W) has refined."""
+    refined = dense_crf(scores.full().float().softmax(dim=1), images, crf)
+    logits = refined.clamp_(min=_LEAST_PROBABILITY).log_()
+    return replace(scores, logits=logits, covered=scores.size, probabilities=False)
+
+
 @contextmanager
 def _evaluation_mode(network: nn.Module) -> Iterator[None]:
     """Runs in evaluation mode and restores the mode of every single module: frozen ones may differ from the rest."""
     training = [module for module in network.modules() if module.training]
-    network.eval()
+    if training:
+        network.eval()
     try:
         yield
     finally:
@@ -210,40 +300,10 @@ def _evaluation_mode(network: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def _fitting_size(network: SegmentationNetwork, needed: tuple[int, int]) -> tuple[int, int]:
-    """Returns the least size that the network takes and that holds ``needed``; ``valid_size`` may round down."""
-    asked = [max(side, network.minimum_size) for side in needed]
-    for _ in range(_SIZE_STEPS):
-        valid = network.valid_size(asked[0], asked[1])
-        short = [valid[i] < max(needed[i], network.minimum_size) for i in range(2)]
-        if not any(short):
-            return int(valid[0]), int(valid[1])
-        asked = [side + int(is_short) for side, is_short in zip(asked, short, strict=True)]
-    raise RunError(f"{type(network).__name__}.valid_size gives no size that holds {needed[0]} x {needed[1]} pixels")
-
-
-def _mirrored(images: Tensor, margin: int, size: tuple[int, int]) -> Tensor:
-    """Extends raw images (B, C, H, W) to ``size`` by reflection about the edge pixels, ``margin`` above and left."""
-
-    def indices(length: int, wanted: int) -> Tensor:
-        period = max(2 * (length - 1), 1)
-        position = torch.arange(-margin, wanted - margin, device=images.device).remainder(period)
-        return torch.minimum(position, period - position).clamp(max=length - 1)
-
-    rows = indices(images.shape[-2], size[0])
-    columns = indices(images.shape[-1], size[1])
-    return images[:, :, rows[:, None], columns]
-
-
-def _padded(x: Tensor, size: tuple[int, int], preprocessing: Preprocessing) -> Tensor:
-    """Extends normalised images below and to the right with the normalised padding value of each channel."""
-    fill = [
-        (value - mean) / std
-        for value, mean, std in zip(preprocessing.padding, preprocessing.mean, preprocessing.std, strict=True)
-    ]
-    canvas = x.new_tensor(fill)[None, :, None, None].repeat(x.shape[0], 1, *size)
-    canvas[:, :, : x.shape[-2], : x.shape[-1]] = x
-    return canvas
+def _padding(preprocessing: Preprocessing) -> tuple[float, ...]:
+    """What padding is for the network, per channel."""
+    values = zip(preprocessing.padding, preprocessing.mean, preprocessing.std, strict=True)
+    return tuple((value - mean) / std for value, mean, std in values)
 
 
 def _usable_device(device: str | torch.device) -> torch.device:

@@ -2,7 +2,8 @@
 
 ``out/<name>.png`` is the mask and ``out/overlays/<name>.jpg`` the overlay of the input ``<name>.<suffix>``; folders are
 kept as below the input that was named. ``out/predictions.jsonl`` holds one object per input: ``image, mask, overlay,
-height, width, classes {name: share}, seconds``, or ``image, error``.
+height, width, classes {name: share}, seconds``, or ``image, error``. What is segmented tile by tile (`large_images`)
+has a mask ``.tif`` or ``.npy`` where the image is such a file, an overlay of at most 1024 pixels a side, and ``plan``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from perpixel.errors import DataError, RunError
 from perpixel.inference.drawing import save_picture
 from perpixel.inference.inputs import InputFile, find_inputs, output_names
+from perpixel.inference.large_images import LargeImages
 from perpixel.inference.segmenter import Segmenter
 
 __all__ = ["Failure", "PredictionReport", "predict_files"]
@@ -46,6 +48,8 @@ class PredictionReport:
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]
     """What was decided on the way, such as names that had to change."""
+    submission: Path | None = None
+    """What to upload to the test server that was asked for, found to be in order."""
 
 
 def predict_files(
@@ -55,6 +59,7 @@ def predict_files(
     *,
     overlays: bool = True,
     skip_errors: bool = False,
+    large: LargeImages | None = None,
     on_progress: Callable[[int, int, Path], None] | None = None,
 ) -> PredictionReport:
     """Writes a mask, and an overlay when wanted, for every image that the inputs name.
@@ -68,6 +73,7 @@ def predict_files(
         out: Folder for the results, made when missing; results of an earlier run are replaced.
         overlays: Writes overlays too.
         skip_errors: Returns the failures in the report instead of raising them.
+        large: Takes the images that do not fit the memory; None takes 60 % of what is free (`LargeImages`).
         on_progress: Called after each image with the number done, the number of all, and the image.
 
     Raises:
@@ -81,10 +87,12 @@ def predict_files(
     started = time.perf_counter()
     failures: list[Failure] = []
     pixels = 0
+    large = large or LargeImages(segmenter)
     with _record(out) as write_line:
         for done, (file, name) in enumerate(zip(files, names, strict=True), start=1):
             try:
-                line = _predict_one(segmenter, file, name, out, overlays)
+                line = _predict_large(segmenter, large, file, name, out, overlays)
+                line = line or _predict_one(segmenter, file, name, out, overlays)
                 pixels += line["height"] * line["width"]
             except DataError as error:
                 failures.append(Failure(image=file.path, reason=str(error)))
@@ -120,6 +128,32 @@ def _predict_one(segmenter: Segmenter, file: InputFile, name: str, out: Path, ov
         "height": height,
         "width": width,
         "classes": {label: round(share, 6) for label, share in segmentation.class_shares().items()},
+        "seconds": round(time.perf_counter() - started, 6),
+    }
+
+
+def _predict_large(
+    segmenter: Segmenter, large: LargeImages, file: InputFile, name: str, out: Path, overlays: bool
+) -> dict[str, Any] | None:
+    """Predicts tile by tile what is too large for the usual way; None where it is not."""
+    started = time.perf_counter()
+    result = large.segment(file.path, out / name)
+    if result is None:
+        return None
+    overlay = Path("overlays") / f"{name}.jpg" if overlays else None
+    if overlay is not None:
+        save_picture(out / overlay, result.overlay)
+    total = max(sum(result.counts), 1)
+    shares = sorted(zip(segmenter.labels.names, result.counts, strict=True), key=lambda pair: -pair[1])
+    return {
+        "image": file.path.as_posix(),
+        "mask": result.mask.relative_to(out).as_posix(),
+        "overlay": None if overlay is None else overlay.as_posix(),
+        "height": result.size[0],
+        "width": result.size[1],
+        "classes": {label: round(count / total, 6) for label, count in shares if count},
+        "missing_pixels": result.missing,
+        "plan": result.plan.text(),
         "seconds": round(time.perf_counter() - started, 6),
     }
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 from perpixel.errors import InvalidValue
-from perpixel.metrics.confusion import refuse_bad_labels
+from perpixel.metrics.confusion import confusion_matrix
+from perpixel.metrics.trimap import trimap_confusion
 
 __all__ = ["border_error_counts"]
 
@@ -37,34 +37,10 @@ def border_error_counts(
     Raises:
         InvalidValue: shapes differ or are not 2- or 3-dimensional, the width is negative, or a label is out of range.
     """
-    if prediction.shape != target.shape or target.ndim not in (2, 3):
-        raise InvalidValue(
-            f"prediction {prediction.shape} and target {target.shape} must share one shape, (H, W) or (B, H, W)"
-        )
     if not width_px >= 0:
         raise InvalidValue(f"width_px is a distance in pixels, at least 0, got {width_px}")
-    refuse_bad_labels(prediction, target, num_classes, ignore_index=ignore_index)
-    counts = np.zeros((num_classes, 4), dtype=np.int64)
-    pairs = [(prediction, target)] if target.ndim == 2 else zip(prediction, target, strict=True)
-    for guess, truth in pairs:
-        valid = truth != ignore_index
-        near = valid & _near_border(truth, valid, width_px)
-        inside = valid & ~near
-        wrong = guess != truth
-        for column, chosen in enumerate((wrong & near, wrong & inside, near, inside)):
-            counts[:, column] += np.bincount(truth[chosen].astype(np.int64), minlength=num_classes)
-    return counts
-
-
-def _near_border(truth: NDArray[Any], valid: NDArray[np.bool_], width_px: float) -> NDArray[np.bool_]:
-    border = np.zeros(truth.shape, dtype=bool)
-    down = (truth[1:] != truth[:-1]) & valid[1:] & valid[:-1]
-    border[1:] |= down
-    border[:-1] |= down
-    right = (truth[:, 1:] != truth[:, :-1]) & valid[:, 1:] & valid[:, :-1]
-    border[:, 1:] |= right
-    border[:, :-1] |= right
-    if not border.any():
-        return border
-    near: NDArray[np.bool_] = distance_transform_edt(~border) <= width_px
-    return near
+    near = trimap_confusion(prediction, target, num_classes, width_px=width_px, ignore_index=ignore_index)
+    inside = confusion_matrix(np.asarray(prediction), np.asarray(target), num_classes, ignore_index=ignore_index) - near
+    valid = [counts.sum(axis=1) for counts in (near, inside)]
+    wrong = [total - np.diag(counts) for total, counts in zip(valid, (near, inside), strict=True)]
+    return np.stack([*wrong, *valid], axis=1)

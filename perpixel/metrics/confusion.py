@@ -5,18 +5,18 @@ Shapes: K classes, ``...`` any shape that prediction and target share (usually (
 
 from __future__ import annotations
 
+import sys
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from perpixel.errors import InvalidValue
+from perpixel.metrics.pair_counts import BYTE_VALUES, pair_counts
+from perpixel.metrics.tensors import Tensor
 
 __all__ = ["confusion_matrix", "refuse_bad_labels"]
 
-_BYTE_VALUES = 256
 _CHUNK = 1 << 19
 _NAMED_VALUES = 8
 
@@ -54,7 +54,8 @@ def confusion_matrix(prediction: Labels, target: Labels, num_classes: int, *, ig
         if target.device.type != "cpu":
             return _count_on_device(prediction, target, num_classes, ignore_index)
         counts = _count(prediction.detach().numpy(), target.detach().numpy(), num_classes, ignore_index)
-        return torch.from_numpy(counts)
+        on_host: Tensor = _torch().from_numpy(counts)
+        return on_host
     return _count(np.asarray(prediction), np.asarray(target), num_classes, ignore_index)
 
 
@@ -93,43 +94,44 @@ def _check_arguments(prediction: object, target: object, num_classes: int) -> No
 
 
 def _count(prediction: NDArray[Any], target: NDArray[Any], num_classes: int, ignore_index: int) -> NDArray[np.int64]:
-    """Counts on the host; chunks keep the index of each pixel in the cache."""
-    bytes_fit = num_classes <= _BYTE_VALUES and 0 <= ignore_index < _BYTE_VALUES
+    """Counts on the host."""
+    table = None
+    if num_classes <= BYTE_VALUES and 0 <= ignore_index < BYTE_VALUES:
+        table = pair_counts(prediction, target)
+    if table is None:
+        return _count_any(prediction, target, num_classes, ignore_index)
+    table[ignore_index] = 0
+    counts: NDArray[np.int64] = table[:num_classes, :num_classes].copy()
+    if table.sum() != counts.sum():
+        refuse_bad_labels(prediction, target, num_classes, ignore_index=ignore_index)
+    return counts
+
+
+def _count_any(
+    prediction: NDArray[Any], target: NDArray[Any], num_classes: int, ignore_index: int
+) -> NDArray[np.int64]:
+    """Counts labels of any integer type; chunks keep the index of each pixel in the cache."""
     flat_prediction, flat_target = prediction.reshape(-1), target.reshape(-1)
-    if bytes_fit and _holds_bytes(flat_prediction) and _holds_bytes(flat_target):
-        rows, columns = _BYTE_VALUES, _BYTE_VALUES
-    else:
-        bytes_fit = False
-        rows, columns = num_classes + 2, num_classes + 1
+    rows, columns = num_classes + 2, num_classes + 1
     table = np.zeros(rows * columns, dtype=np.int64)
     for start in range(0, flat_target.size, _CHUNK):
         part = slice(start, start + _CHUNK)
-        if bytes_fit:
-            cells = flat_target[part].astype(np.uint16)
-            cells <<= 8
-            cells |= flat_prediction[part].astype(np.uint16, copy=False)
-        else:
-            truth, guess = flat_target[part].astype(np.int64), flat_prediction[part].astype(np.int64)
-            truth_row = np.where((truth >= 0) & (truth < num_classes), truth, num_classes + 1)
-            truth_row = np.where(truth == ignore_index, num_classes, truth_row)
-            cells = truth_row * columns + np.where((guess >= 0) & (guess < num_classes), guess, num_classes)
+        truth, guess = flat_target[part].astype(np.int64), flat_prediction[part].astype(np.int64)
+        truth_row = np.where((truth >= 0) & (truth < num_classes), truth, num_classes + 1)
+        truth_row = np.where(truth == ignore_index, num_classes, truth_row)
+        cells = truth_row * columns + np.where((guess >= 0) & (guess < num_classes), guess, num_classes)
         table += np.bincount(cells, minlength=table.size)
     joint = table.reshape(rows, columns)
-    joint[ignore_index if bytes_fit else num_classes] = 0
+    joint[num_classes] = 0
     counts: NDArray[np.int64] = joint[:num_classes, :num_classes].copy()
     if joint.sum() != counts.sum():
         refuse_bad_labels(prediction, target, num_classes, ignore_index=ignore_index)
     return counts
 
 
-def _holds_bytes(labels: NDArray[Any]) -> bool:
-    if labels.dtype in (np.uint8, np.bool_) or not labels.size:
-        return True
-    return bool(labels.min() >= 0 and labels.max() < _BYTE_VALUES)
-
-
 def _count_on_device(prediction: Tensor, target: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     """Counts on an accelerator: ignored pixels go to a spare row, labels out of range to a spare row or column."""
+    torch = _torch()
     truth, guess = target.reshape(-1).long(), prediction.reshape(-1).long()
     row = torch.where((truth >= 0) & (truth < num_classes), truth, num_classes + 1)
     row = torch.where(truth == ignore_index, num_classes, row)
@@ -139,7 +141,13 @@ def _count_on_device(prediction: Tensor, target: Tensor, num_classes: int, ignor
     wrong = table[:num_classes, num_classes].sum() + table[num_classes + 1].sum()
     if wrong.item():
         refuse_bad_labels(prediction.cpu().numpy(), target.cpu().numpy(), num_classes, ignore_index=ignore_index)
-    return table[:num_classes, :num_classes].contiguous()
+    counts: Tensor = table[:num_classes, :num_classes].contiguous()
+    return counts
+
+
+def _torch() -> Any:
+    """Whoever holds a tensor has imported torch; counting arrays does not wait for it."""
+    return sys.modules["torch"]
 
 
 def _refuse(

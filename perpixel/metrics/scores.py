@@ -17,9 +17,9 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from perpixel.errors import InvalidValue
+from perpixel.metrics.tensors import Tensor
 
 __all__ = ["ClassScores", "Scores", "scores", "to_json"]
 

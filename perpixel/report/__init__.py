@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from perpixel.errors import RunError
 from perpixel.report.error_split import DEFAULT_WIDTH_PX, error_split
 from perpixel.report.figures import confusion_figure, learning_rate_figure, loss_figure, score_figure
 from perpixel.report.headline import duration, facts, notes, tiles
+from perpixel.report.measure_content import comparison_content, measure_content
 from perpixel.report.pictures import BORDER_COLOR, INSIDE_COLOR, picture_groups
 from perpixel.report.read_run import RunRecord, number, read_run
 from perpixel.report.tables import Peer, class_rows, confusion, data_splits, peers, swatches, time_shares, warnings
@@ -82,6 +84,8 @@ def _content(run: RunRecord, other: RunRecord | None) -> dict[str, Any]:
         "groups": picture_groups(run, border_width_px=DEFAULT_WIDTH_PX if split is None else split.width_px),
         "map_colors": {"border": f"rgb{BORDER_COLOR}", "inside": f"rgb{INSIDE_COLOR}"},
         "warnings": warnings(run),
+        **measure_content(run, other),
+        **comparison_content(run, other),
         "style": Markup((_HERE / "style.css").read_text(encoding="utf-8")),  # the package's own file
     }
 
@@ -104,7 +108,14 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=_percent, plain=_plain_percent, grouped=_count, duration=duration, points=_points
+        percent=_percent,
+        plain=_plain_percent,
+        grouped=_count,
+        duration=duration,
+        points=_points,
+        signed=_signed,
+        probability=_probability,
+        first_upper=_first_upper,
     )
     return environment
 
@@ -116,12 +127,26 @@ def _percent(value: float | None, digits: int = 1) -> str:
 
 def _plain_percent(value: float | None, digits: int = 1) -> str:
     """Says a fraction in percent without the sign, for columns whose head has it."""
-    return "–" if value is None else f"{100 * value:.{digits}f}"
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.{digits}f}"
 
 
 def _points(value: float) -> str:
     """Says a difference of fractions in percentage points, with its sign."""
     return "0.0" if abs(value) < 0.0005 else f"{100 * value:+.1f}".replace("-", "−")
+
+
+def _signed(value: float | None, digits: int = 1) -> str:
+    """Says a difference of fractions in percentage points with so many digits; undefined is a dash."""
+    return "–" if value is None or math.isnan(value) else f"{100 * value:+.{digits}f}".replace("-", "−")
+
+
+def _probability(value: float) -> str:
+    """Says a p-value with two digits that count, small ones as a bound."""
+    return "–" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.2g}"
+
+
+def _first_upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _count(value: int | None) -> str:

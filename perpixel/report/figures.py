@@ -1,46 +1,45 @@
-"""Curves and the confusion matrix as SVG that takes its colours from the page, so that it fits light and dark.
-
-Figures are drawn in stand-in colours, which become CSS variables (``--ink``, ``--s1``…) in the SVG's text.
-"""
+"""Curves and the confusion matrix of a run."""
 
 from __future__ import annotations
 
-import io
-import math
-import re
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from perpixel.report.read_run import RunRecord
+from perpixel.report.svg import (
+    ACCENT,
+    FULL,
+    GRID,
+    INK,
+    MUTED,
+    NARROW,
+    ON_ACCENT,
+    SERIES,
+    WIDE,
+    draw_svg,
+    finish_axes,
+    printable,
+)
 
 __all__ = ["MAX_NAMED_CLASSES", "confusion_figure", "learning_rate_figure", "loss_figure", "score_figure"]
 
 MAX_NAMED_CLASSES = 60
 """Above this many classes the confusion matrix has no names along its sides."""
 
-_INK, _MUTED, _GRID, _ACCENT, _ON_ACCENT = "#010101", "#010102", "#010103", "#010104", "#010105"
-_SERIES = tuple(f"#0a0a0{i}" for i in range(1, 9))
-_VARIABLES = {_INK: "ink", _MUTED: "muted", _GRID: "rule", _ACCENT: "accent", _ON_ACCENT: "on-accent"} | {
-    color: f"s{i}" for i, color in enumerate(_SERIES, start=1)
-}
-_PX = 1 / 96  # a CSS pixel in inches
-_WIDE, _NARROW, _FULL = 690.0, 340.0, 1040.0  # widths of figures, CSS pixels
 _MAX_POINTS = 400
 _SMOOTH_FROM = 80
 _MAX_NUMBERED_CLASSES = 20
 _CELL_GAMMA = 0.7  # small shares stay visible
 _RING: dict[str, Any] = {
-    "marker": "o", "markersize": 9, "color": _SERIES[0], "markerfacecolor": "none", "markeredgewidth": 1.6,
+    "marker": "o", "markersize": 9, "color": SERIES[0], "markerfacecolor": "none", "markeredgewidth": 1.6,
 }  # fmt: skip
 _SCORES = {"mean_iou": "mean IoU", "pixel_accuracy": "pixel accuracy", "mean_accuracy": "mean accuracy"}
 
@@ -54,18 +53,16 @@ def loss_figure(run: RunRecord, other: RunRecord | None = None) -> Markup | None
     def draw(axes: Axes) -> None:
         if len(terms) > 1:
             for index, key in enumerate(terms):
-                style = "-" if index < len(_SERIES) - 1 else ":"
-                _line(
-                    axes, run.curve("train", key), _SERIES[1 + index % (len(_SERIES) - 1)], key, width=1.2, style=style
-                )
-        _line(axes, run.curve("train", "total"), _SERIES[0], "total" if len(terms) > 1 else "loss", width=2.0)
+                style = "-" if index < len(SERIES) - 1 else ":"
+                _line(axes, run.curve("train", key), SERIES[1 + index % (len(SERIES) - 1)], key, width=1.2, style=style)
+        _line(axes, run.curve("train", "total"), SERIES[0], "total" if len(terms) > 1 else "loss", width=2.0)
         if other is not None:
-            _line(axes, other.curve("train", "total"), _INK, f"total, {other.name}", width=1.4, style="--")
+            _line(axes, other.curve("train", "total"), INK, f"total, {other.name}", width=1.4, style="--")
         _log_when_wide(axes)
         axes.set_ylabel("loss")
-        _finish_steps(axes, run, width=_WIDE)
+        _finish_steps(axes, run, width=WIDE)
 
-    return _draw(draw, width=_WIDE, height=320, salt="loss")
+    return draw_svg(draw, width=WIDE, height=320, salt="loss")
 
 
 def learning_rate_figure(run: RunRecord, other: RunRecord | None = None) -> Markup | None:
@@ -74,15 +71,15 @@ def learning_rate_figure(run: RunRecord, other: RunRecord | None = None) -> Mark
         return None
 
     def draw(axes: Axes) -> None:
-        _line(axes, run.curve("train", "lr"), _SERIES[0], run.name, width=2.0, smooth=False)
+        _line(axes, run.curve("train", "lr"), SERIES[0], run.name, width=2.0, smooth=False)
         if other is not None:
-            _line(axes, other.curve("train", "lr"), _INK, other.name, width=1.4, style="--", smooth=False)
+            _line(axes, other.curve("train", "lr"), INK, other.name, width=1.4, style="--", smooth=False)
         axes.set_ylim(bottom=0)
         axes.set_ylabel("learning rate")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        _finish_steps(axes, run, width=_NARROW, legend=other is not None)
+        _finish_steps(axes, run, width=NARROW, legend=other is not None)
 
-    return _draw(draw, width=_NARROW, height=320, salt="lr")
+    return draw_svg(draw, width=NARROW, height=320, salt="lr")
 
 
 def score_figure(
@@ -106,19 +103,19 @@ def score_figure(
                 best = int(np.argmax(values))
                 label = f"{label} (best {100 * values[best]:.1f} % at step {steps[best]:,.0f})"
                 axes.plot(steps[best], 100 * values[best], **_RING)
-            _line(axes, (steps, [100 * v for v in values]), _SERIES[index], label, width=width, smooth=False, mark="o")
+            _line(axes, (steps, [100 * v for v in values]), SERIES[index], label, width=width, smooth=False, mark="o")
         if other is not None:
             steps, values = other.curve("evaluation", "mean_iou")
             points = (steps, [100 * v for v in values])
-            _line(axes, points, _INK, f"mean IoU, {other.name}", width=1.4, style="--", smooth=False, mark="o")
+            _line(axes, points, INK, f"mean IoU, {other.name}", width=1.4, style="--", smooth=False, mark="o")
         if baseline is not None:
             level = 100 * baseline[1]
-            axes.axhline(level, color=_MUTED, linewidth=1.2, linestyle=(0, (4, 3)), label=f"mean IoU, {baseline[0]}")
+            axes.axhline(level, color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)), label=f"mean IoU, {baseline[0]}")
         axes.set_ylim(0, 100)
         axes.set_ylabel("score, %")
-        _finish_steps(axes, run, width=_FULL)
+        _finish_steps(axes, run, width=FULL)
 
-    return _draw(draw, width=_FULL, height=320, salt="scores")
+    return draw_svg(draw, width=FULL, height=320, salt="scores")
 
 
 def confusion_figure(shares: NDArray[np.float64], names: Sequence[str]) -> Markup:
@@ -142,7 +139,7 @@ def confusion_figure(shares: NDArray[np.float64], names: Sequence[str]) -> Marku
             _vector_cells(axes, known)
         _matrix_axes(axes, names)
 
-    return _draw(draw, width=side + margin + 20, height=side + margin, salt="confusion")
+    return draw_svg(draw, width=side + margin + 20, height=side + margin, salt="confusion")
 
 
 def _vector_cells(axes: Axes, shares: NDArray[np.float64]) -> None:
@@ -150,9 +147,9 @@ def _vector_cells(axes: Axes, shares: NDArray[np.float64]) -> None:
     for row, column in np.argwhere(shares >= 0.005):
         share = float(shares[row, column])
         corner = (column - 0.5, row - 0.5)
-        axes.add_patch(Rectangle(corner, 1, 1, color=_ACCENT, alpha=share**_CELL_GAMMA, linewidth=0))
+        axes.add_patch(Rectangle(corner, 1, 1, color=ACCENT, alpha=share**_CELL_GAMMA, linewidth=0))
         if numbered:
-            color = _ON_ACCENT if share > 0.45 else _INK
+            color = ON_ACCENT if share > 0.45 else INK
             axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=8.5)
 
 
@@ -174,15 +171,15 @@ def _matrix_axes(axes: Axes, names: Sequence[str]) -> None:
     axes.tick_params(length=0)
     if count > MAX_NAMED_CLASSES:
         return
-    shown = [name if len(name) <= 22 else name[:21] + "…" for name in map(_printable, names)]
+    shown = [name if len(name) <= 22 else name[:21] + "…" for name in map(printable, names)]
     size = 9.0 if count <= 30 else 6.0
     axes.set_xticks(range(count), shown, rotation=45 if count <= 30 else 90, fontsize=size)
     for label in axes.get_xticklabels():
         label.set(ha="right" if count <= 30 else "center", rotation_mode="anchor" if count <= 30 else "default")
     axes.set_yticks(range(count), shown, fontsize=size)
     for edge in np.arange(0.5, count - 1):
-        axes.axhline(edge, color=_GRID, linewidth=0.5, zorder=0)
-        axes.axvline(edge, color=_GRID, linewidth=0.5, zorder=0)
+        axes.axhline(edge, color=GRID, linewidth=0.5, zorder=0)
+        axes.axvline(edge, color=GRID, linewidth=0.5, zorder=0)
 
 
 def _line(
@@ -200,7 +197,7 @@ def _line(
     steps, values = (np.asarray(part, dtype=float) for part in points)
     if not steps.size:
         return
-    label = _printable(label)
+    label = printable(label)
     steps, values = _thinned(steps, values)
     few = mark if steps.size <= 40 else None
     if not smooth or steps.size < _SMOOTH_FROM:
@@ -241,71 +238,11 @@ def _finish_steps(axes: Axes, run: RunRecord, *, width: float, legend: bool = Tr
     """Sets the step axis, marks where stages begin, and puts the legend above axes of ``width`` CSS pixels."""
     offsets = run.stage_offsets()
     for stage, offset in list(offsets.items())[1:]:
-        axes.axvline(offset, color=_MUTED, linewidth=0.8, linestyle=":")
-        axes.annotate(_printable(stage), (offset, 1), (4, -10), xycoords=("data", "axes fraction"),
-                      textcoords="offset points", color=_MUTED, fontsize=8)  # fmt: skip
+        axes.axvline(offset, color=MUTED, linewidth=0.8, linestyle=":")
+        axes.annotate(printable(stage), (offset, 1), (4, -10), xycoords=("data", "axes fraction"),
+                      textcoords="offset points", color=MUTED, fontsize=8)  # fmt: skip
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.margins(x=0.02)
-    axes.grid(axis="y", color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(length=0, which="both")
-    if legend and axes.get_legend_handles_labels()[1]:
-        labels = axes.get_legend_handles_labels()[1]
-        columns = -(-len(labels) // _legend_rows(labels, width))
-        axes.legend(
-            loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, frameon=False, borderaxespad=0.2,
-            handlelength=1.4, columnspacing=1.4, labelcolor=_INK,
-        )  # fmt: skip
-
-
-def _legend_rows(labels: Sequence[str], width: float) -> int:
-    """Estimates how many rows a legend needs in ``width`` CSS pixels; the text is set by the page's own fonts."""
-    return max(math.ceil(sum(6.2 * len(label) + 40 for label in labels) / (0.92 * width)), 1)
-
-
-def _draw(draw: Callable[[Axes], None], *, width: float, height: float, salt: str) -> Markup:
-    """Returns the SVG of one pair of axes, ``width`` by ``height`` CSS pixels."""
-    with _style(salt):
-        figure = Figure(figsize=(width * _PX, height * _PX), layout="constrained")
-        draw(figure.add_subplot())
-        buffer = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=nothing, transparent=True)
-    return Markup(_page_svg(buffer.getvalue(), width))  # matplotlib escapes its text
-
-
-def _style(salt: str) -> AbstractContextManager[None]:
-    """Settings for one figure: text stays text, names are no formulas, ids do not collide on the page."""
-    settings = {
-        "svg.fonttype": "none", "svg.hashsalt": salt, "text.parse_math": False, "text.usetex": False,
-        "font.family": "sans-serif", "font.size": 9, "axes.labelcolor": _MUTED, "axes.edgecolor": _GRID,
-        "xtick.color": _MUTED, "ytick.color": _MUTED, "xtick.labelcolor": _INK, "ytick.labelcolor": _INK,
-        "axes.unicode_minus": False,
-    }  # fmt: skip
-    everything: dict[Any, Any] = {**mpl.rcParamsDefault, **settings, "backend": "agg"}
-    context: AbstractContextManager[None] = mpl.rc_context(everything)
-    return context
-
-
-def _page_svg(svg: str, width: float) -> str:
-    """Turns a file's SVG into inline markup: no prolog, no unused ids, page fonts, page colours."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
-    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', rf'\1 style="max-width:{width:.0f}px" aria-hidden="true"', svg, count=1)
-    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r" font-family: [^;\"]*;?", "", svg)
-    return re.sub(
-        r"(?<=: )#(?:0101|0a0a)0\d",
-        lambda match: f"var(--{_VARIABLES[match[0]]})" if match[0] in _VARIABLES else match[0],
-        svg,
-    )
-
-
-def _printable(text: str) -> str:
-    """Replaces control characters, which XML cannot hold."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    finish_axes(axes, width=width, legend=legend)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from perpixel.report.intervals import Span, intervals
 from perpixel.report.read_run import RunRecord, number
 from perpixel.report.tables import Peer
 
@@ -27,18 +28,26 @@ class Tile:
     value: float
     peers: tuple[tuple[str, float, float], ...]
     """Name, score, and how far this run lies above it."""
+    span: Span | None = None
+    """How far other images would move the score."""
 
 
 def tiles(run: RunRecord, beside: Sequence[Peer]) -> list[Tile]:
     """Returns the scores of metrics.json that are defined."""
     found = []
+    spans = intervals(run)
     for key, label in _TILES.items():
         value = number(run.metrics.get(key))
         if value is None:
             continue
         others = [(peer.name, number(peer.scores.get(key))) for peer in beside]
         found.append(
-            Tile(label=label, value=value, peers=tuple((name, x, value - x) for name, x in others if x is not None))
+            Tile(
+                label=label,
+                value=value,
+                peers=tuple((name, x, value - x) for name, x in others if x is not None),
+                span=None if spans is None else spans.summary.get(key),
+            )
         )
     return found
 

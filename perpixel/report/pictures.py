@@ -23,13 +23,26 @@ from perpixel.errors import DataError
 from perpixel.labels import LabelSpace
 from perpixel.report.read_run import RunRecord, number
 
-__all__ = ["BORDER_COLOR", "INSIDE_COLOR", "Card", "Group", "picture_groups"]
+__all__ = [
+    "BORDER_COLOR",
+    "IGNORED_COLOR",
+    "INSIDE_COLOR",
+    "Card",
+    "Group",
+    "flat_uri",
+    "load_image",
+    "load_mask",
+    "pale",
+    "photo_uri",
+    "picture_groups",
+]
 
 BORDER_COLOR = (228, 112, 0)
 """Wrong pixels near a true border in the error map."""
 INSIDE_COLOR = (225, 29, 72)
 """Wrong pixels inside regions."""
-_IGNORED_COLOR = (120, 126, 138)
+IGNORED_COLOR = (120, 126, 138)
+"""Pixels without a true class."""
 _SIDE = 480  # the longer side of a thumbnail, pixels
 _PER_GROUP = 3
 
@@ -86,9 +99,9 @@ def picture_groups(run: RunRecord, *, border_width_px: float) -> list[Group]:
 
 def _card(run: RunRecord, labels: LabelSpace, entry: Mapping[str, Any], width_px: float) -> Card:
     problems: list[str] = []
-    image, head = _image(run.path, entry, problems)
-    truth = _mask(run, labels, entry, "target", head, problems)
-    prediction = _mask(run, labels, entry, "prediction", None, problems)
+    image, head = load_image(run.path, entry, problems)
+    truth = load_mask(run, labels, entry, "target", head, problems)
+    prediction = load_mask(run, labels, entry, "prediction", None, problems)
     shapes = {part.shape[:2] for part in (image, truth, prediction) if part is not None}
     if len(shapes) > 1:
         problems.append(
@@ -101,10 +114,10 @@ def _card(run: RunRecord, labels: LabelSpace, entry: Mapping[str, Any], width_px
         name=str(entry.get("name", "unnamed")),
         mean_iou=number(entry.get("mean_iou")),
         pixel_accuracy=number(entry.get("pixel_accuracy")),
-        image=None if image is None else _photo_uri(image),
-        truth=None if truth is None else _flat_uri(labels.colorize(truth)),
-        prediction=None if prediction is None else _flat_uri(labels.colorize(prediction)),
-        errors=None if errors is None else _photo_uri(errors, enlarged=True),
+        image=None if image is None else photo_uri(image),
+        truth=None if truth is None else flat_uri(labels.colorize(truth)),
+        prediction=None if prediction is None else flat_uri(labels.colorize(prediction)),
+        errors=None if errors is None else photo_uri(errors, enlarged=True),
         problems=tuple(problems),
     )
 
@@ -120,9 +133,10 @@ def _located(folder: Path, entry: Mapping[str, Any], key: str, problems: list[st
     return path
 
 
-def _image(
+def load_image(
     folder: Path, entry: Mapping[str, Any], problems: list[str]
 ) -> tuple[NDArray[np.uint8] | None, ImageHead | None]:
+    """Reads an image of predictions/images.json as (H, W, 3); None, and why in ``problems``, where that cannot be."""
     path = _located(folder, entry, "image", problems)
     if path is None:
         return None, None
@@ -136,7 +150,7 @@ def _image(
     return np.broadcast_to(pixels.transpose(1, 2, 0), (*pixels.shape[1:], 3)), head
 
 
-def _mask(
+def load_mask(
     run: RunRecord,
     labels: LabelSpace,
     entry: Mapping[str, Any],
@@ -144,7 +158,10 @@ def _mask(
     like: ImageHead | None,
     problems: list[str],
 ) -> NDArray[np.uint8] | None:
-    """Reads train ids; of the data set's own mask in the encoding that the configuration states."""
+    """Reads train ids; of the data set's own mask in the encoding that the configuration states.
+
+    None, and why in ``problems``, where that cannot be.
+    """
     path = _located(run.path, entry, key, problems)
     if path is None:
         return None
@@ -174,15 +191,20 @@ def _error_map(
     image: NDArray[np.uint8] | None, truth: NDArray[np.uint8], prediction: NDArray[np.uint8], width_px: float
 ) -> NDArray[np.uint8]:
     """Paints wrong pixels over a pale grey image, those near a true border apart from those inside regions."""
-    grey = np.full(truth.shape, 200.0) if image is None else image.mean(axis=2)
-    canvas = np.repeat((165 + 0.33 * grey)[..., None], 3, axis=2).astype(np.uint8)
+    canvas = pale(image, truth.shape)
     valid = truth != LabelSpace.ignore_index
     wrong = valid & (prediction != truth)
     near = _near_border(truth, valid, width_px)
-    canvas[~valid] = _IGNORED_COLOR
+    canvas[~valid] = IGNORED_COLOR
     canvas[wrong & near] = BORDER_COLOR
     canvas[wrong & ~near] = INSIDE_COLOR
     return canvas
+
+
+def pale(image: NDArray[np.uint8] | None, size: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Returns a pale grey copy (H, W, 3) of an image to paint on, plain grey without one."""
+    grey = np.full(size, 200.0) if image is None else image.mean(axis=2)
+    return np.repeat((165 + 0.33 * grey)[..., None], 3, axis=2).astype(np.uint8)
 
 
 def _near_border(truth: NDArray[np.uint8], valid: NDArray[np.bool_], width_px: float) -> NDArray[np.bool_]:
@@ -212,11 +234,12 @@ def _fitting(pixels: NDArray[np.uint8], how: Image.Resampling, *, enlarged: bool
     return picture.resize((max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)), how)
 
 
-def _photo_uri(pixels: NDArray[np.uint8], *, enlarged: bool = False) -> str:
+def photo_uri(pixels: NDArray[np.uint8], *, enlarged: bool = False) -> str:
+    """Encodes a photograph, or a painting over one, as a data URI."""
     return _data_uri(_fitting(pixels, Image.Resampling.LANCZOS, enlarged=enlarged), "jpeg", quality=84, subsampling=0)
 
 
-def _flat_uri(pixels: NDArray[np.uint8]) -> str:
+def flat_uri(pixels: NDArray[np.uint8]) -> str:
     """Encodes a painted label map: no colour between two classes may appear, so the nearest pixel is taken."""
     picture = _fitting(pixels, Image.Resampling.NEAREST, enlarged=True)
     return _data_uri(picture.quantize(256, dither=Image.Dither.NONE), "png", optimize=True)

@@ -18,8 +18,12 @@ import yaml
 from perpixel.errors import InvalidValue, RunError
 from perpixel.labels import LabelSpace
 
-__all__ = ["RunRecord", "number", "read_run"]
+__all__ = ["MEASURES_FILE", "RunRecord", "entries", "mapping", "number", "read_run"]
 
+MEASURES_FILE = "measures.json"
+"""Scores of the same weights and images that were made later, to add what metrics.json lacks."""
+_MEASURES = ("boundary", "intervals", "region_sizes", "calibration", "per_image")
+_SAME = 1e-3  # pixel accuracies of one network on one split differ by rounding at most
 _MARKERS = ("metrics.jsonl", "environment.json", "config.yaml", "data.json", "metrics.json")
 
 
@@ -55,7 +59,7 @@ class RunRecord:
         offsets = self.stage_offsets()
         steps, values = [], []
         for event in self.of_kind(kind):
-            value = number(event.get("lr") if key == "lr" else _mapping(event.get("values")).get(key))
+            value = number(event.get("lr") if key == "lr" else mapping(event.get("values")).get(key))
             step = number(event.get("step"))
             if value is not None and step is not None:
                 steps.append(step + offsets[str(event.get("stage", ""))])
@@ -64,7 +68,7 @@ class RunRecord:
 
     def keys(self, kind: str) -> list[str]:
         """Returns the names of the values that events of one kind hold, in order of appearance."""
-        return list(dict.fromkeys(key for event in self.of_kind(kind) for key in _mapping(event.get("values"))))
+        return list(dict.fromkeys(key for event in self.of_kind(kind) for key in mapping(event.get("values"))))
 
     def stage_offsets(self) -> dict[str, float]:
         """Returns, per stage in order, the steps that the stages before it took."""
@@ -100,6 +104,16 @@ def number(value: Any) -> float | None:
     return float(value)
 
 
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Returns a mapping as it is, an empty one for everything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def entries(value: Any) -> list[Mapping[str, Any]]:
+    """Returns the mappings of a list, nothing for everything else."""
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+
+
 def read_run(folder: Path) -> RunRecord:
     """Reads a run folder, whole or interrupted.
 
@@ -125,15 +139,11 @@ def read_run(folder: Path) -> RunRecord:
         environment=_json(folder, "environment.json", dict, missing),
         data=data,
         labels=_labels(data, missing),
-        metrics=_json(folder, "metrics.json", dict, missing),
+        metrics=_with_measures(folder, _json(folder, "metrics.json", dict, missing), missing),
         events=tuple(_all_events(folder, missing)),
         images=tuple(entry for entry in images if isinstance(entry, Mapping)),
         missing=missing,
     )
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _text(folder: Path, name: str, missing: dict[str, str]) -> str | None:
@@ -161,9 +171,28 @@ def _json(folder: Path, name: str, kind: type, missing: dict[str, str]) -> Any:
     return content
 
 
+def _with_measures(folder: Path, metrics: Mapping[str, Any], missing: dict[str, str]) -> Mapping[str, Any]:
+    """Adds the measures of ``MEASURES_FILE`` that metrics.json lacks, where both score the same images alike."""
+    if not metrics or not (folder / MEASURES_FILE).is_file():
+        return metrics
+    later = _json(folder, MEASURES_FILE, dict, missing)
+    added = {key: later[key] for key in _MEASURES if key in later and key not in metrics}
+    if not added:
+        return metrics
+    for key, most in (("images", 0), ("pixels", 0), ("pixel_accuracy", _SAME)):
+        first, second = number(metrics.get(key)), number(later.get(key))
+        if first is None or second is None or abs(first - second) > most:
+            missing[MEASURES_FILE] = (
+                f"{MEASURES_FILE} was left out: its {key.replace('_', ' ')} is {later.get(key)}, that of metrics.json "
+                f"{metrics.get(key)}, so it scores other images or other weights."
+            )
+            return metrics
+    return {**metrics, **added}
+
+
 def _yaml(text: str, missing: dict[str, str]) -> Mapping[str, Any]:
     try:
-        return _mapping(yaml.safe_load(text))
+        return mapping(yaml.safe_load(text))
     except yaml.YAMLError as error:
         missing["config.yaml"] = f"config.yaml is damaged: {error}."
         return {}

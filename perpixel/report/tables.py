@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perpixel.report.read_run import RunRecord, number
+from perpixel.report.read_run import RunRecord, entries, mapping, number
 
 __all__ = [
     "ClassRow",
@@ -81,7 +81,7 @@ def swatches(run: RunRecord) -> dict[str, Swatch]:
     """Returns class name -> colour, in the order of the label space, with grey for names that it does not hold."""
     known = {} if run.labels is None else dict(zip(run.labels.names, run.labels.colors, strict=True))
     found = {name: Swatch(name=name, color="#{:02x}{:02x}{:02x}".format(*color)) for name, color in known.items()}
-    for entry in _entries(run.metrics.get("per_class")):
+    for entry in entries(run.metrics.get("per_class")):
         name = str(entry.get("name"))
         found.setdefault(name, Swatch(name=name, color="#8a8f98"))
     return found
@@ -103,7 +103,7 @@ def class_rows(run: RunRecord, beside: Sequence[Peer]) -> list[ClassRow]:
     """Returns the scores per class in the order of metrics.json."""
     colors = swatches(run)
     rows = []
-    for entry in _entries(run.metrics.get("per_class")):
+    for entry in entries(run.metrics.get("per_class")):
         name = str(entry.get("name"))
         scores = {key: number(entry.get(key)) for key in _CLASS_SCORES}
         rows.append(
@@ -119,7 +119,7 @@ def class_rows(run: RunRecord, beside: Sequence[Peer]) -> list[ClassRow]:
 
 def confusion(run: RunRecord) -> Confusion | None:
     """Returns the confusion matrix as shares of each true class; None when metrics.json holds no square one."""
-    names = tuple(str(entry.get("name")) for entry in _entries(run.metrics.get("per_class")))
+    names = tuple(str(entry.get("name")) for entry in entries(run.metrics.get("per_class")))
     try:
         counts = np.asarray(run.metrics.get("confusion"), dtype=np.float64)
         left_out = np.asarray(run.metrics.get("unpredicted") or np.zeros(len(names)), dtype=np.float64)
@@ -143,7 +143,7 @@ def confusion(run: RunRecord) -> Confusion | None:
 
 def data_splits(run: RunRecord) -> dict[str, Any]:
     """Returns the splits with sizes in words, and one row per class with its share of the labelled pixels per split."""
-    splits = {str(k): v for k, v in _mapping(run.data.get("splits")).items() if isinstance(v, Mapping)}
+    splits = {str(k): v for k, v in mapping(run.data.get("splits")).items() if isinstance(v, Mapping)}
     weights = _weights(run)
     columns: list[dict[str, Any]] = []
     for name, split in splits.items():
@@ -178,7 +178,7 @@ def time_shares(run: RunRecord) -> dict[str, Any] | None:
     totals = dict.fromkeys(("data", "step", "evaluation"), 0.0)
     for event in run.of_kind("train"):
         for key in totals:
-            totals[key] += number(_mapping(event.get("seconds")).get(key)) or 0.0
+            totals[key] += number(mapping(event.get("seconds")).get(key)) or 0.0
     if not totals["evaluation"]:
         totals["evaluation"] = sum(number(event.get("seconds")) or 0.0 for event in run.of_kind("evaluation"))
     known = sum(totals.values())
@@ -218,16 +218,8 @@ def warnings(run: RunRecord) -> list[str]:
     ]
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _entries(value: Any) -> list[Mapping[str, Any]]:
-    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
-
-
 def _iou(scores: Mapping[str, Any]) -> dict[str, float | None]:
-    return {str(entry.get("name")): number(entry.get("iou")) for entry in _entries(scores.get("per_class"))}
+    return {str(entry.get("name")): number(entry.get("iou")) for entry in entries(scores.get("per_class"))}
 
 
 def _whole(value: Any) -> int | None:
@@ -240,7 +232,7 @@ def _at(values: Sequence[Any], index: int) -> Any:
 
 
 def _stages(run: RunRecord) -> list[Mapping[str, Any]]:
-    return _entries(run.config.get("stages"))
+    return entries(run.config.get("stages"))
 
 
 def _rule(run: RunRecord) -> str | None:

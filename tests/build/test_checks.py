@@ -27,6 +27,13 @@ def test_check_names_of_every_recipe_finds_nothing(name: str) -> None:
     assert check_names(get_recipe(name)) == []
 
 
+def test_check_names_finds_options_of_another_kind() -> None:
+    config = small_config("x", model={"name": "fcn", "options": {"width": 2.5, "auxiliary": "perhaps"}})
+    found = problems(config)
+    assert found["stages.0.model.options.width"] == (2.5, "must be a whole number")
+    assert found["stages.0.model.options.auxiliary"] == ("perhaps", "must be true or false")
+
+
 def test_check_names_reports_everything_at_once() -> None:
     config = small_config(
         "x",

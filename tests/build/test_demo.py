@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from perpixel.build import demo
@@ -44,6 +45,11 @@ def test_demo_trains_a_dfn_and_an_fcn_beside_it(tmp_path: Path) -> None:
     assert "fcn" in (run / "report.html").read_text(encoding="utf-8")
     assert {"train", "evaluate", "final evaluation"} <= set(phases)
     assert result.steps == 2
+    assert {"boundary", "intervals", "region_sizes", "calibration"} <= set(scores)
+    with np.load(run / "predictions" / "counts.npz", allow_pickle=False) as arrays:
+        assert arrays["counts"].shape[:1] == arrays["names"].shape == (2,)
+        assert arrays["counts"][..., 1].sum() == scores["pixels"]
+    assert "cannot be told from chance between these 2 images" in (run / "report.html").read_text(encoding="utf-8")
 
     again = demo(run, overrides=[*TINY, "steps=1"], baseline=False)
     assert again.steps == 1

@@ -68,7 +68,7 @@ def test_train_run_folder_holds_what_the_architecture_page_says(trained: RunResu
     }
     assert names(run / "checkpoints") == {"step-3", "step-4"}
     assert names(run / "best") == names(run / "last") == {"model.safetensors", "model.yaml"}
-    assert names(run / "predictions") == {"v 0.png", "v 1.png", "v 2.png", "images.json"}
+    assert names(run / "predictions") == {"v 0.png", "v 1.png", "v 2.png", "images.json", "counts.npz"}
 
 
 def test_train_result_says_what_metrics_json_holds(trained: RunResult) -> None:
@@ -80,7 +80,8 @@ def test_train_result_says_what_metrics_json_holds(trained: RunResult) -> None:
 
 def test_train_metrics_json_has_the_agreed_keys(trained: RunResult) -> None:
     scores = trained.scores
-    assert set(scores) == SCORES | {"error_split", "seconds", "split", "model"}
+    measures = {"boundary", "region_sizes", "calibration", "intervals"}
+    assert set(scores) == SCORES | measures | {"error_split", "seconds", "split", "model"}
     assert (scores["split"], scores["model"], scores["images"]) == ("val", "dfn", 3)
     assert scores["pixels"] == sum(map(sum, scores["confusion"])) == 2 * 39 * 48 + 42 * 48
     assert [list(entry) for entry in scores["per_class"]] == [

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from cli_fakes import SCORES, Done, FakeProgress
 
+from perpixel.evaluation import Measures
+from perpixel.metrics import CONVENTIONS
+
 Cli = Callable[..., Done]
 
 
@@ -27,6 +30,7 @@ class FakeReport:
     seconds: float = 2.0
     failures: tuple[FakeFailure, ...] = ()
     notes: tuple[str, ...] = ("two inputs share a name",)
+    submission: Path | None = None
 
 
 @pytest.fixture
@@ -48,16 +52,29 @@ def test_evaluate_model_prints_the_table_and_writes_json(run_cli: Cli, calls: li
         "evaluate", "best", "--data", "camvid:/d", "--split", "test", "--border-width", 0, "--json", "s.json"
     )
     assert done.code == 0, done.err
-    options = {
-        "split": "test",
-        "labels": None,
-        "mask_encoding": None,
-        "device": "auto",
-        "precision": "fp32",
-        "border_width_px": None,
-        "crf": False,
-    }
-    assert calls == [((Path("best"), "camvid:/d"), options)]
+    ((given, options),) = calls
+    assert given == (Path("best"), "camvid:/d")
+    assert (
+        options.items()
+        >= {
+            "split": "test",
+            "labels": None,
+            "mask_encoding": None,
+            "device": "auto",
+            "precision": "fp32",
+            "border_width_px": None,
+            "crf": False,
+            "protocol": None,
+            "scales": None,
+            "flip": None,
+            "tile": None,
+            "memory": None,
+            "measures": Measures(),
+            "intervals": False,
+            "per_image": False,
+        }.items()
+    )
+    assert options["postprocessing"].is_empty
     assert "mean IoU 50.00 % over 2 of 3 classes" in done.out
     assert json.loads(Path("s.json").read_text()) == SCORES
 
@@ -65,7 +82,74 @@ def test_evaluate_model_prints_the_table_and_writes_json(run_cli: Cli, calls: li
 def test_evaluate_saved_masks(run_cli: Cli, calls: list[Any]) -> None:
     done = run_cli("evaluate", "--predictions", "p", "--targets", "t", "--labels", 3, "--missing", "wrong")
     assert done.code == 0, done.err
-    assert calls == [((Path("p"), Path("t"), "3"), {"missing": "wrong"})]
+    ((given, options),) = calls
+    assert given == (Path("p"), Path("t"), "3")
+    assert options == {
+        "missing": "wrong",
+        "pattern": None,
+        "mask_encoding": "ids",
+        "measures": Measures(),
+        "intervals": False,
+        "per_image": False,
+        "instances": None,
+        "against": None,
+        "workers": None,
+    }
+
+
+def test_evaluate_saved_masks_options_reach_the_scoring(run_cli: Cli, calls: list[Any]) -> None:
+    masks = ("--predictions", "p", "--targets", "t", "--labels", "cityscapes")
+    done = run_cli(
+        *("evaluate", *masks, "--pattern", "{name}_p.png={name}_t.png", "--instances", "i", "--against", "q"),
+        *("--boundary", "--trimap", "1,3,5", "--intervals", "--per-image", "--convention", "mmseg", "--workers", 2),
+    )
+    assert done.code == 0, done.err
+    options = calls[0][1]
+    chosen = Measures(boundary=True, trimap_px=(1, 3, 5), conventions=("mmseg",), cityscapes=True)
+    assert options["measures"] == chosen
+    assert (options["pattern"], options["instances"], options["against"]) == (
+        "{name}_p.png={name}_t.png",
+        Path("i"),
+        Path("q"),
+    )
+    assert (options["intervals"], options["per_image"], options["workers"]) == (True, True, 2)
+
+
+def test_evaluate_model_procedure_options_reach_the_scoring(run_cli: Cli, calls: list[Any]) -> None:
+    done = run_cli(
+        *("evaluate", "best", "--data", "d", "--protocol", "semseg", "--scales", "0.5,1", "--flip", "--tile", "64x32"),
+        *("--min-region", 9, "--calibration", "--all-conventions"),
+    )
+    assert done.code == 0, done.err
+    options = calls[0][1]
+    assert (options["protocol"], options["scales"], options["flip"], options["tile"]) == (
+        "semseg",
+        (0.5, 1.0),
+        True,
+        (64, 32),
+    )
+    assert options["postprocessing"].min_region == 9
+    assert options["measures"] == Measures(calibration=True, conventions=tuple(CONVENTIONS))
+
+
+def test_evaluate_unread_files_exit_2_after_the_scores(run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    unread = [{"file": "p/x.png", "reason": "p/x.png: cannot be read as an image"}]
+    monkeypatch.setattr("perpixel.build.evaluate_predictions", lambda *_, **__: {**SCORES, "unread": unread})
+    done = run_cli("evaluate", "--predictions", "p", "--targets", "t", "--labels", "3", "--json", "s.json")
+    assert done.code == 2
+    assert "mean IoU 50.00 %" in done.out
+    assert "1 files could not be read; the scores are of the other images:\n  p/x.png: cannot" in done.err
+    assert json.loads(Path("s.json").read_text())["unread"] == unread
+
+
+def test_evaluate_refused_masks_show_the_conventions_and_exit_2(run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = {"mean_iou": 0.649, "printed": "64.90", "error": None, "toolkit": "mmseg", "why": "otherwise"}
+    values = {"refused": "x.png: ids outside", "images": 2, "conventions": {"mmseg": entry}}
+    monkeypatch.setattr("perpixel.build.evaluate_predictions", lambda *_, **__: values)
+    done = run_cli("evaluate", "--predictions", "p", "--targets", "t", "--labels", "3", "--all-conventions")
+    assert done.code == 2
+    assert "64.90" in done.out
+    assert "x.png: ids outside" in done.err
 
 
 @pytest.mark.parametrize(
@@ -81,6 +165,26 @@ def test_evaluate_saved_masks(run_cli: Cli, calls: list[Any]) -> None:
         ),
         (["best", "--predictions", "p", "--targets", "t", "--labels", "2"], "MODEL does not go with saved masks"),
         (["best", "--data", "d", "--border-width", "-1"], "--border-width is a number of pixels"),
+        (
+            ["best", "--data", "d", "--against", "q", "--pattern", "x"],
+            "--pattern and --against does not go with a model",
+        ),
+        (
+            ["best", "--data", "d", "--trimap", "wide"],
+            "--trimap is a list of widths in pixels such as 1,3,5, got 'wide'",
+        ),
+        (["best", "--data", "d", "--trimap", "-1"], "trimap_px is a distance in pixels, at least 0"),
+        (["best", "--data", "d", "--convention", "mmseq"], "no convention 'mmseq'; did you mean 'mmseg'"),
+        (["best", "--data", "d", "--convention", "mmseg", "--all-conventions"], "are two choices; give one"),
+        (["best", "--data", "d", "--cityscapes"], "--cityscapes needs masks of Cityscapes' ids"),
+        (
+            ["--predictions", "p", "--targets", "t", "--labels", "2", "--scales", "1"],
+            "--scales does not go with saved masks",
+        ),
+        (
+            ["--predictions", "p", "--targets", "t", "--labels", "2", "--calibration"],
+            "--calibration needs the probabilities of a model",
+        ),
     ],
 )
 def test_evaluate_other_forms_are_refused(run_cli: Cli, calls: list[Any], tokens: list[str], message: str) -> None:
@@ -109,8 +213,9 @@ def test_predict_reports_images_rate_and_notes(run_cli: Cli, monkeypatch: pytest
     monkeypatch.setattr("perpixel.build.predict", fake)
     done = run_cli("predict", "best", "a.png", "--out", "o", "folder", "--no-overlays", "--json", "-")
     assert done.code == 0, done.err
-    options = {"overlays": False, "device": "auto", "precision": "auto", "crf": False}
-    assert made == [((Path("best"), ("a.png", "folder"), Path("o")), options)]
+    options = {"overlays": False, "device": "auto", "precision": "auto", "crf": False, "submit": None}
+    assert made[0][0] == (Path("best"), ("a.png", "folder"), Path("o"))
+    assert made[0][1] | options == made[0][1]
     assert "4 images predicted in 2.0 s, 2.0 per second; masks are in o" in done.err
     assert "two inputs share a name" in done.err
     assert done.json["images"] == 4

@@ -50,3 +50,11 @@ def test_prune_of_a_folder_that_is_no_model_exits_2(run_cli: Cli) -> None:
     done = run_cli("prune", "nothing", "--out", "half")
     assert done.code == 2
     assert "there is no such folder" in done.err
+
+
+def test_prune_into_the_model_itself_is_refused_and_leaves_it(run_cli: Cli) -> None:
+    save_artifact("full", create_model("icnet", {"width": 4}, num_classes=2), LabelSpace.numbered(2), {})
+    done = run_cli("prune", "full", "--out", "./full")
+    assert done.code == 2
+    assert "--out full is the model itself, which would be lost" in done.err
+    assert load_artifact("full").network.config.width == 4

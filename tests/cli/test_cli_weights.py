@@ -52,9 +52,16 @@ def test_import_saves_a_model_and_prints_the_load_report(run_cli: Cli, monkeypat
     assert load_artifact("m").provenance["imported_from"] == "x.pth"
 
 
-@pytest.mark.parametrize("token, message", [("align", "write section.key=value"), ("a.b=1", "write option=value")])
-def test_import_malformed_option_is_refused(run_cli: Cli, token: str, message: str) -> None:
-    done = run_cli("import", "x.pth", token, "--out", "m")
+@pytest.mark.parametrize(
+    "tokens, message",
+    [
+        (["align"], "option 'align': write option=value"),
+        (["a.b=1"], "option 'a.b=1': write option=value"),
+        (["bins=[1]", "bins=[2]"], "option 'bins=[2]': bins is given twice; give it once"),
+    ],
+)
+def test_import_malformed_option_is_refused(run_cli: Cli, tokens: list[str], message: str) -> None:
+    done = run_cli("import", "x.pth", *tokens, "--out", "m")
     assert done.code == 2
     assert message in done.err
 

@@ -11,10 +11,10 @@ from torch import nn
 
 from perpixel.data.dataset import Sample
 from perpixel.errors import DataError, InvalidValue
-from perpixel.evaluation import evaluate_network
-from perpixel.inference import Segmenter
+from perpixel.evaluation import Measures, evaluate_network
+from perpixel.inference import PostProcessing, Segmenter
 from perpixel.labels import LabelSpace
-from perpixel.metrics import border_error_counts, confusion_matrix
+from perpixel.metrics import Calibration, border_error_counts, confusion_matrix
 from perpixel.types import Preprocessing, SegOutput
 
 K = 3
@@ -136,6 +136,24 @@ def test_evaluate_network_images_of_other_depth_are_not_stacked(segmenter):
         evaluate_network(segmenter, [samples[0], deep], batch_size=2).confusion,
         evaluate_network(segmenter, samples, batch_size=2).confusion,
     )
+
+
+def test_evaluate_network_calibration_is_of_the_probabilities(segmenter):
+    samples = make_samples()
+    found = evaluate_network(segmenter, samples, measures=Measures(calibration=True), batch_size=2)
+    expected = Calibration(K)
+    for sample in samples:
+        expected.add(torch.softmax(sample.image / 255, dim=0), sample.target)
+    assert found.totals.calibration.result()["ece"] == pytest.approx(expected.result()["ece"], abs=1e-6)
+    np.testing.assert_array_equal(found.confusion, evaluate_network(segmenter, samples).confusion)
+
+
+def test_evaluate_network_pixels_below_every_threshold_count_as_wrong(segmenter):
+    samples = make_samples([(6, 8)])
+    segmenter.postprocessing = PostProcessing(thresholds=dict.fromkeys(segmenter.labels.names, 1.0), fallback="ignore")
+    result = evaluate_network(segmenter, samples).scores()
+    assert sum(result["unpredicted"]) > 0
+    assert result["pixels"] == 40
 
 
 def test_evaluate_network_no_images_refused(segmenter):

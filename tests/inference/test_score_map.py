@@ -20,7 +20,8 @@ def test_score_map_classes_any_sizes_equal_plain_argmax(rows, columns, height, w
     logits = torch.randint(-2, 3, (2, num_classes, rows, columns), generator=generator).float()  # ties occur
     score_map = ScoreMap(logits=logits, covered=(height + 3, width), size=(height, width), align_corners=align_corners)
     full = score_map.full()
-    assert torch.equal(score_map.classes().long(), full.argmax(1))
+    chosen = full.gather(1, score_map.classes().long()[:, None])[:, 0]
+    assert (full.amax(1) - chosen).max() < 1e-5  # rounding decides between equal ones
     plain = resize(logits, (height + 3, width), align_corners=align_corners)[:, :, :height, :width]
     torch.testing.assert_close(full, plain)
 

@@ -28,6 +28,7 @@ COMMITTED = {
     "border-targets/torchseg-dfn": 4,
     "dense-crf/crfasrnn": 8,
     "dense-crf/pydensecrf": 19,
+    "evaluators/multi-scale-flip-sliding": 21,
     "losses/torchseg": 17,
     "networks/caffe-deeplabv1/largefov-voc": 2,
     "networks/caffe-deeplabv1/msc-largefov-voc": 1,
@@ -45,6 +46,7 @@ COMMITTED = {
     "networks/torchvision-lraspp/mbv3l-voc": 1,
     "networks/unet-original/paper": 1,
     "networks/vainf-deeplabv3plus/mbv2-os16-voc": 1,
+    "scores": 563,
 }
 HEAVY = {
     "networks/caffe-deconvnet/voc": 1,
@@ -115,6 +117,8 @@ def test_shared_vector_holds(folder):
         ("losses/torchseg", "poly_lr", 1e-8),
         ("losses/torchseg", "se_target", 1.0),
         ("border-targets/torchseg-dfn", "edge1", 1.0),
+        ("evaluators/multi-scale-flip-sliding", "torchseg_msf_small_sum_s2", 1e-4),
+        ("evaluators/multi-scale-flip-sliding", "encoding_ss_pred", 1.0),
         ("dense-crf/crfasrnn", "filled_it1", 0.1),
         ("dense-crf/crfasrnn", "grad_compatibility_matrix", 1.0),
         ("dense-crf/crfasrnn", "rawrev_f5", 1.0),

@@ -15,15 +15,23 @@ from scipy.ndimage import gaussian_filter
 
 from perpixel.labels import LabelSpace
 from perpixel.metrics import border_error_counts, confusion_matrix, scores, to_json
+from perpixel.metrics.image_counts import image_counts
+from perpixel.report.per_image import COUNTS_FILE
 
 SIZE = (90, 120)
 WIDTH_PX = 3
 
 
 def make_run(
-    folder: Path, *, names: Sequence[str] | None = None, seed: int = 0, skill: float = 0.8, images: int = 12
+    folder: Path,
+    *,
+    names: Sequence[str] | None = None,
+    seed: int = 0,
+    skill: float = 0.8,
+    images: int = 12,
+    measured: bool = True,
 ) -> Path:
-    """Writes a finished run. ``skill`` in [0, 1] is how good its predictions are."""
+    """Writes a finished run. ``skill`` in [0, 1] is how good its predictions are; ``measured`` as new runs are."""
     camvid = LabelSpace.load("camvid11")
     labels = camvid if names is None else LabelSpace(**{**_fields(camvid), "names": tuple(names)})
     rng = np.random.default_rng(seed)
@@ -32,12 +40,13 @@ def make_run(
     pictures.mkdir()
     confusion = np.zeros((labels.num_classes,) * 2, dtype=np.int64)
     border = np.zeros((labels.num_classes, 4), dtype=np.int64)
-    entries = []
+    entries, counts = [], []
     for index in range(images):
         truth = _scene(np.random.default_rng(index), labels.num_classes)
         prediction = _mistaken(truth, rng, labels.num_classes, float(np.clip(skill + rng.normal(0, 0.08), 0.1, 1)))
         own = confusion_matrix(prediction, truth, labels.num_classes)
         confusion += own
+        counts.append(image_counts(own))
         border += border_error_counts(prediction, truth, labels.num_classes, width_px=WIDTH_PX)
         name = f"frame_{index:04d}"
         entries.append(_write_pictures(folder, pictures, name, labels, truth, prediction, scores(own)))
@@ -53,9 +62,59 @@ def make_run(
             for c in final["per_class"]
         ],
     }
+    if measured:
+        final |= measures(final, rng)
+        np.savez_compressed(
+            folder / COUNTS_FILE, names=np.array([entry["name"] for entry in entries]), counts=np.stack(counts)
+        )
     _json(folder / "metrics.json", to_json(final))
     _write_rest(folder, labels, rng, final["mean_iou"], confusion)
     return folder
+
+
+def measures(final: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    """Makes boundary scores, intervals, region sizes and calibration that go with the scores."""
+    score, names = final["mean_iou"], [entry["name"] for entry in final["per_class"]]
+    iou = [entry["iou"] for entry in final["per_class"]]
+    confidence = np.linspace(0.07, 0.97, 10)
+    sizes = {"small": (1, 1024, 0.4), "medium": (1024, 9216, 0.7), "large": (9216, None, 1.0)}
+    bins = [
+        {"name": n, "from_pixels": low, "to_pixels": high, "regions": 90, "pixels": 4000, "recalled": 4000 * f * score,
+         "recall": f * score}
+        for n, (low, high, f) in sizes.items()
+    ]  # fmt: skip
+    return {
+        "boundary": {
+            "bf_score": 0.8 * score,
+            "boundary_iou": 0.6 * score,
+            "trimap_iou": {str(w): score * (1 - 0.6 * np.exp(-w / 5)) for w in (1, 3, 5, 10, 20)},
+            "per_class": [
+                {"name": n, "bf_score": 0.8 * v, "boundary_iou": 0.6 * v} for n, v in zip(names, iou, strict=True)
+            ],
+        },
+        "intervals": {
+            "level": 0.95,
+            "samples": 1000,
+            "mean_iou": [score - 0.03, score + 0.02],
+            "pixel_accuracy": [final["pixel_accuracy"] - 0.01, final["pixel_accuracy"] + 0.01],
+            "per_class_iou": [[max(v - 0.05, 0), min(v + 0.05, 1)] for v in iou],
+        },
+        "region_sizes": {"bins": bins, "per_class": [{"name": n, "bins": bins} for n in names]},
+        "calibration": {
+            "ece": 0.0431,
+            "bins": [
+                {
+                    "low": i / 10,
+                    "high": (i + 1) / 10,
+                    "confidence": c,
+                    "accuracy": rng.uniform(0.85, 0.98) * c,
+                    "pixels": 10 * 4**i,
+                }
+                for i, c in enumerate(confidence)
+            ],
+            "per_class": [{"name": n, "ece": float(rng.uniform(0.01, 0.1))} for n in names],
+        },
+    }
 
 
 def _fields(labels: LabelSpace) -> dict[str, Any]:

@@ -146,6 +146,49 @@ def test_write_report_other_run_stands_beside_scores_classes_and_errors(other_ru
     assert "do not compare" not in text
 
 
+def test_write_report_measures_have_their_sections(finished_run: Path, html: str) -> None:
+    metrics = json.loads((finished_run / "metrics.json").read_text())
+    text = Page(html).text
+    low, high = metrics["intervals"]["mean_iou"]
+    for expected in (
+        f"{100 * low:.1f} to {100 * high:.1f} %",
+        "95 % interval from 1,000 draws of the images with replacement",
+        f"BF score {100 * metrics['boundary']['bf_score']:.1f} %",
+        "Boundary IoU",
+        "distance from a true border, pixels",
+        "Medium1,024 to 9,215 pixels",
+        "Expected calibration error 4.31 %",
+        "the network is too sure by",
+    ):
+        assert expected in text
+    assert "perpixel evaluate" not in text
+    assert "Comparison" not in text
+
+
+def test_write_report_run_without_measures_says_how_to_add_each(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "earlier", images=1, measured=False)
+    page = Page(report(run, tmp_path))
+    command = f"perpixel evaluate {run} --data {run}/scenes --split val"
+    assert page.wrong is None
+    for words in ("boundary scores", "recall by region size", "calibration"):
+        assert f"metrics.json holds no {words}. This command adds what is missing" in page.text
+    assert page.text.count(command) == 4  # the intervals too
+    assert f"--json {run}/measures.json" in page.text
+
+
+def test_write_report_two_runs_test_their_difference_and_show_what_changed(html_of_two: str) -> None:
+    page = Page(html_of_two)
+    assert "points of mean IoU" in page.text
+    assert "Tested image by image, on the 12 images that both scored" in page.text
+    assert "Where dfn-demo gains most" in page.text
+    assert "dfn-demo scores higher than dfn-plain on" in page.text
+    alts = [str(a["alt"]) for tag, a in page.tags if tag == "img"]
+    shown = [alt.removeprefix("Difference of ") for alt in alts if alt.startswith("Difference of ")]
+    assert len(shown) >= 3
+    for name in shown:
+        assert {f"{word} of {name}" for word in ("Truth", "dfn-demo", "dfn-plain")} <= set(alts)
+
+
 def test_write_report_other_data_says_that_scores_do_not_compare(
     finished_run: Path, own_run: Path, tmp_path: Path
 ) -> None:
@@ -154,6 +197,8 @@ def test_write_report_other_data_says_that_scores_do_not_compare(
     text = Page(report(finished_run, tmp_path, own_run)).text
     assert "The data of dfn-demo and small differ (fingerprints): their scores do not compare." in text
     assert "The scored number of images differs: 12 in dfn-demo, 2 in small." in text
+    assert "dfn-demo and small scored different images: 10 only in dfn-demo (frame_0002" in text
+    assert "Run facts" in text
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -207,3 +252,13 @@ def test_write_report_place_that_cannot_be_written_raises(finished_run: Path, tm
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"cannot write the report to .*; give another file as out"):
         write_report(finished_run, out=tmp_path / "file" / "report.html")
+
+
+def test_write_report_second_run_without_masks_says_why_nothing_is_compared(
+    finished_run: Path, own_run: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(own_run / "predictions")
+    page = Page(report(finished_run, tmp_path, own_run))
+    assert page.wrong is None
+    assert "small has no predictions/counts.npz, and its masks cannot be counted again" in page.text
+    assert "points of mean IoU" not in page.text

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
+from perpixel.data.decoding import IMAGE_SUFFIXES
 from perpixel.data.formats.item import DataSource, Item, listed, own_labels
-from perpixel.data.image_files import IMAGE_SUFFIXES
 from perpixel.errors import DataError
 
 __all__ = ["LAYOUT", "is_folder_layout", "match_folders", "read_folder", "read_folder_pair"]

@@ -8,7 +8,9 @@ from perpixel.weights.checkers.backbone import check_backbone
 from perpixel.weights.checkers.block import check_block
 from perpixel.weights.checkers.border_targets import check_border_targets
 from perpixel.weights.checkers.dense_crf import check_crf_rnn, check_dense_crf
+from perpixel.weights.checkers.evaluators import check_evaluators
 from perpixel.weights.checkers.losses import check_losses
+from perpixel.weights.checkers.metrics import check_metrics
 from perpixel.weights.checkers.network import check_network
 from perpixel.weights.checkers.vector import Row, Vector
 
@@ -20,6 +22,8 @@ CHECKERS: dict[str, Callable[[Vector], list[Row]]] = {
     "border-targets": check_border_targets,
     "crf-rnn": check_crf_rnn,
     "dense-crf": check_dense_crf,
+    "evaluators": check_evaluators,
     "losses": check_losses,
+    "metrics": check_metrics,
     "network": check_network,
 }
