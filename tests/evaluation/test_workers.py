@@ -59,7 +59,8 @@ def test_worker_that_counts_masks_loads_neither_torch_nor_scipy() -> None:
 def test_map_in_processes_ctrl_c_ends_the_processes(tmp_path: Path) -> None:
     script = tmp_path / "unguarded.py"  # no main guard: the module is not imported again
     script.write_text(
-        "import sys, time\n"
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background shell starts us without it
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from evaluation_worker_tasks import doubled\n"
         "from perpixel.evaluation.workers import map_in_processes\n"
