@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -145,22 +145,8 @@ def evaluate(
         CheckpointError: there is no such model.
         InvalidValue: the memory is too little for one tile, or goes with a choice that needs whole images.
     """
-    _check_procedure(model, protocol=protocol, scales=scales, flip=flip, tile=tile)
-    segmenter = (
-        model
-        if isinstance(model, Segmenter)
-        else load(
-            model,
-            device=device,
-            precision=precision,
-            crf=crf,
-            postprocessing=postprocessing,
-            protocol=protocol,
-            scales=scales,
-            flip=flip,
-            tile=tile,
-        )
-    )
+    procedure = {"protocol": protocol, "scales": scales, "flip": flip, "tile": tile}
+    segmenter = _opened(model, procedure, device=device, precision=precision, crf=crf, postprocessing=postprocessing)
     dataset, shown_split = open_scored(segmenter, data, split=split, labels=labels, mask_encoding=mask_encoding)
     evaluation = evaluate_network(
         segmenter,
@@ -250,22 +236,8 @@ def predict(
             an image does not fit the test server.
         InvalidValue: the memory is too little for one tile, or goes with a choice that needs whole images.
     """
-    _check_procedure(model, protocol=protocol, scales=scales, flip=flip, tile=tile)
-    segmenter = (
-        model
-        if isinstance(model, Segmenter)
-        else load(
-            model,
-            device=device,
-            precision=precision,
-            crf=crf,
-            postprocessing=postprocessing,
-            protocol=protocol,
-            scales=scales,
-            flip=flip,
-            tile=tile,
-        )
-    )
+    procedure = {"protocol": protocol, "scales": scales, "flip": flip, "tile": tile}
+    segmenter = _opened(model, procedure, device=device, precision=precision, crf=crf, postprocessing=postprocessing)
     report = Reporter("predict", on_progress)
     if submit is not None:
         if memory is not None or max_pixels is not None:
@@ -296,17 +268,20 @@ class _TileReporters(dict[Path, Reporter]):
         return self[path]
 
 
-def _check_procedure(model: object, **asked: object) -> None:
-    """Refuses to change a loaded model's procedure without a word.
+def _opened(model: str | Path | Segmenter, procedure: Mapping[str, Any], **choices: Any) -> Segmenter:
+    """Loads a model that is named; one that is loaded already stays as it is.
 
     Raises:
-        InvalidValue: something is asked for.
+        InvalidValue: another procedure is asked of a loaded model.
     """
-    named = [name for name, value in asked.items() if value is not None]
-    if isinstance(model, Segmenter) and named:
+    if not isinstance(model, Segmenter):
+        return load(model, **procedure, **choices)
+    named = [name for name, value in procedure.items() if value is not None]
+    if named:
         raise InvalidValue(
             f"{', '.join(named)} cannot change a model that is loaded already; give them to load, or the model's folder"
         )
+    return model
 
 
 def _submission(

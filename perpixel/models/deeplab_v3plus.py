@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from perpixel.backbones import Trunk
 from perpixel.errors import InvalidValue
 from perpixel.layers import ASPP, ConvNormAct, SpatialConv, init_new_layers
+from perpixel.models.backbone_maps import stage_of_stride
 from perpixel.models.deeplab_v3 import ImageSides, check_choices, padded_side, set_norm_momentum
 from perpixel.models.network import Network
 from perpixel.ops import resize
@@ -109,13 +110,8 @@ class DeepLabV3Plus(Network):
             align_corners=config.align_corners,
             minimum_size=2 * max(backbone.strides),
         )
-        if LOW_STRIDE not in backbone.strides[:-1]:
-            raise InvalidValue(
-                f"the decoder of DeepLab v3+ needs a map of stride {LOW_STRIDE} beside the last, backbone "
-                f"{backbone.config.name!r} gives maps of strides {backbone.strides}; raise backbone.num_stages"
-            )
         self.backbone = backbone
-        self.low_stage = backbone.strides.index(LOW_STRIDE)
+        self.low_stage = stage_of_stride(backbone, LOW_STRIDE, reader="the decoder of DeepLab v3+")
         forms = {
             part: SpatialConv(separable=separable, norm_between=config.separable_norm)
             for part, separable in (("aspp", config.separable_aspp), ("decoder", config.separable_decoder))

@@ -16,6 +16,7 @@ from torch import Tensor
 from perpixel.backbones import Backbone
 from perpixel.errors import InvalidValue
 from perpixel.layers import FCNHead, init_new_layers
+from perpixel.models.backbone_maps import refuse_missing_auxiliary_map
 from perpixel.models.network import Network
 from perpixel.types import SegOutput, Term
 
@@ -66,11 +67,7 @@ class FCN(Network):
 
     def __init__(self, backbone: Backbone, num_classes: int, config: FCNConfig | None = None) -> None:
         config = config or FCNConfig()
-        if config.auxiliary and len(backbone.channels) < 2:
-            raise InvalidValue(
-                "FCN's auxiliary head reads the stage before the last, and the backbone gives one stage: take "
-                "num_stages=2 or more, or auxiliary=False"
-            )
+        refuse_missing_auxiliary_map(backbone, auxiliary=config.auxiliary, reader="FCN")
         super().__init__(
             config,
             num_classes,

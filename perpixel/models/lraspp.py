@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from perpixel.backbones import Trunk
 from perpixel.errors import InvalidValue
 from perpixel.layers import ConvNormAct, init_new_layers
+from perpixel.models.backbone_maps import stage_of_stride
 from perpixel.models.network import Network
 from perpixel.ops import resize
 from perpixel.types import SegOutput, Term
@@ -76,13 +77,8 @@ class LRASPP(Network):
             align_corners=config.align_corners,
             minimum_size=2 * max(backbone.strides),
         )
-        if LOW_STRIDE not in backbone.strides[:-1]:
-            raise InvalidValue(
-                f"LR-ASPP needs a map of stride {LOW_STRIDE} beside the last, backbone {backbone.config.name!r} gives "
-                f"maps of strides {backbone.strides}; raise backbone.num_stages"
-            )
         self.backbone = backbone
-        self.low_stage = backbone.strides.index(LOW_STRIDE)
+        self.low_stage = stage_of_stride(backbone, LOW_STRIDE, reader="LR-ASPP")
         self.project = ConvNormAct(backbone.channels[-1], config.width, 1)
         self.weights = nn.Conv2d(backbone.channels[-1], config.width, 1, bias=False)
         self.low_classifier = nn.Conv2d(backbone.channels[self.low_stage], num_classes, 1)

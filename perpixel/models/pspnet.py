@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from perpixel.backbones import Backbone
 from perpixel.errors import InvalidValue
 from perpixel.layers import FCNHead, PooledBatchNorm2d, init_new_layers
+from perpixel.models.backbone_maps import refuse_missing_auxiliary_map
 from perpixel.models.network import Network
 from perpixel.ops.bin_pooling import PoolingRule, interpolation_matrix, pool_pyramid
 from perpixel.types import SegOutput, Term
@@ -109,11 +110,7 @@ class PSPNet(Network):
 
     def __init__(self, backbone: Backbone, num_classes: int, config: PSPNetConfig | None = None) -> None:
         config = config or PSPNetConfig()
-        if config.auxiliary and len(backbone.channels) < 2:
-            raise InvalidValue(
-                "PSPNet's auxiliary head reads the stage before the last, and the backbone gives one stage: take "
-                "num_stages=2 or more, or auxiliary=False"
-            )
+        refuse_missing_auxiliary_map(backbone, auxiliary=config.auxiliary, reader="PSPNet")
         super().__init__(
             config,
             num_classes,
