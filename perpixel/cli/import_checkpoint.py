@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from perpixel.cli.output import console_for, say
+from perpixel.cli.output import console_for, refuse_existing_model, say
 from perpixel.errors import ConfigError
 
 __all__ = ["import_checkpoint"]
@@ -21,6 +21,7 @@ def import_checkpoint(
     family: Annotated[str, Parameter(name="--from")] = "auto",
     labels: str | None = None,
     out: Path,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Turns a published checkpoint into a model that evaluate, predict and train --from take.
 
@@ -32,8 +33,10 @@ def import_checkpoint(
         family: Whose checkpoint it is, codebase/network such as torchseg/dfn; auto recognises it by its keys.
         labels: The classes that it was trained with: a known label space, a YAML file or a number of classes.
         out: Folder for the model.
+        overwrite: Replace another model in that folder.
     """
     given = _options(options)
+    refuse_existing_model(out, overwrite=overwrite)
     from perpixel.weights import import_checkpoint as import_file
     from perpixel.weights import save_artifact
 

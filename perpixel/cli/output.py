@@ -11,9 +11,17 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
-from perpixel.errors import RunError
+from perpixel.errors import InvalidValue, RunError
 
-__all__ = ["JsonFile", "check_json_file", "console_for", "is_first_process", "say", "write_json"]
+__all__ = [
+    "JsonFile",
+    "check_json_file",
+    "console_for",
+    "is_first_process",
+    "refuse_existing_model",
+    "say",
+    "write_json",
+]
 
 _STDOUT = "-"
 _PLAIN_WIDTH = 160
@@ -84,3 +92,15 @@ def write_json(json_file: str | None, value: Any) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RunError(f"--json {path}: cannot be written: {error.strerror}; give another file") from error
+
+
+def refuse_existing_model(out: Path, *, overwrite: bool) -> None:
+    """Refuses a folder for a model that holds one already, unless it may be replaced.
+
+    Raises:
+        InvalidValue: as said.
+    """
+    if (out / "model.yaml").exists() and not overwrite:
+        raise InvalidValue(
+            f"--out {out} holds a model already, which would be lost; choose another folder, or give --overwrite"
+        )

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Annotated
 
-from perpixel.cli.output import JsonFile, check_json_file, console_for, say, write_json
+from cyclopts import Parameter
+
+from perpixel.cli.output import JsonFile, check_json_file, console_for, refuse_existing_model, say, write_json
 from perpixel.errors import InvalidValue
 
 __all__ = ["prune"]
 
 
-def prune(model: Path, /, *, keep: float = 0.5, out: Path, json: JsonFile = None) -> None:
+def prune(
+    model: Path,
+    /,
+    *,
+    keep: float = 0.5,
+    out: Path,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    json: JsonFile = None,
+) -> None:
     """Makes a narrower model of one: in every layer the kernels with the largest L1 norm stay.
 
     The result scores worse than what it was made of until it is trained again: give it to train --from, or write a
@@ -21,10 +32,12 @@ def prune(model: Path, /, *, keep: float = 0.5, out: Path, json: JsonFile = None
         model: The model, such as best/ of a run.
         keep: Share of the channels that stays, in (0, 1).
         out: Folder for the narrower model.
+        overwrite: Replace another model in that folder.
     """
     check_json_file(json)
     if out.resolve() == model.resolve():
         raise InvalidValue(f"--out {out} is the model itself, which would be lost; choose another folder")
+    refuse_existing_model(out, overwrite=overwrite)
     from perpixel.weights import load_artifact, save_artifact
     from perpixel.weights import prune as prune_network
 

@@ -58,3 +58,17 @@ def test_prune_into_the_model_itself_is_refused_and_leaves_it(run_cli: Cli) -> N
     assert done.code == 2
     assert "--out full is the model itself, which would be lost" in done.err
     assert load_artifact("full").network.config.width == 4
+
+
+def test_prune_over_another_model_needs_overwrite(run_cli: Cli) -> None:
+    for name, width in (("full", 4), ("other", 2)):
+        network = create_model("icnet", {"width": width}, num_classes=2)
+        save_artifact(name, network, LabelSpace.numbered(2), {"of": name})
+    done = run_cli("prune", "full", "--out", "other")
+    assert done.code == 2
+    assert (
+        "--out other holds a model already, which would be lost; choose another folder, or give --overwrite" in done.err
+    )
+    assert load_artifact("other").provenance == {"of": "other"}
+    assert run_cli("prune", "full", "--out", "other", "--overwrite").code == 0
+    assert load_artifact("other").provenance["pruned_from"] == "full"

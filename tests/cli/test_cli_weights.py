@@ -50,6 +50,12 @@ def test_import_saves_a_model_and_prints_the_load_report(run_cli: Cli, monkeypat
     assert "2 tensors matched" in done.out
     assert "perpixel predict m IMAGE" in done.out
     assert load_artifact("m").provenance["imported_from"] == "x.pth"
+    again = run_cli("import", "d/y.pth", "--out", "m")
+    assert again.code == 2
+    assert "--out m holds a model already" in again.err
+    assert len(asked) == 1
+    assert run_cli("import", "d/y.pth", "--out", "m", "--overwrite").code == 0
+    assert load_artifact("m").provenance["imported_from"] == "y.pth"
 
 
 @pytest.mark.parametrize(
