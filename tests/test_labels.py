@@ -15,6 +15,10 @@ from perpixel.errors import ConfigError, DataError, InvalidValue
 from perpixel.labels import LabelSpace, known_label_spaces
 
 KNOWN = sorted(known_label_spaces())
+REPEATED_COLORS = {"ade20k150": 1, "cocostuff10k": 9, "cocostuff164k": 9} | dict.fromkeys(
+    ("pascal_context59", "pascal_context60", "pascal_context59_official", "pascal_context60_official"), 1
+)
+"""Colours that the published palettes give to a second class."""
 
 
 def space(**changes: Any) -> LabelSpace:
@@ -199,13 +203,32 @@ def test_numbered_default_colours_differ(count: int) -> None:
 def test_known_space_is_complete_and_writes_back_what_it_reads(name: str) -> None:
     labels = LabelSpace.load(name)
     assert labels.name == name
-    repeated = int(name in ("ade20k150", "pascal_context59"))  # the published palette has (140, 140, 140) twice
-    assert len(set(labels.colors)) == labels.num_classes - repeated
+    assert len(set(labels.colors)) == labels.num_classes - REPEATED_COLORS.get(name, 0)
     stored = np.array([sorted(labels.stored_to_train)], np.uint16)
     train = labels.encode(stored)
     assert set(train.ravel().tolist()) - {255} == set(range(labels.num_classes))
     kept = train != 255
-    assert np.array_equal(labels.decode(train)[kept], stored[kept])
+    if len(labels.stored_to_train) - len(labels.ignored_ids) == labels.num_classes:
+        assert np.array_equal(labels.decode(train)[kept], stored[kept])
+    else:  # several stored ids make one class, so train ids are written
+        assert np.array_equal(labels.decode(train)[kept], train[kept])
+
+
+def test_known_camvid11_of_32_groups_classes_and_ignores_void() -> None:
+    fine, grouped = LabelSpace.load("camvid32"), LabelSpace.load("camvid11_of_32")
+    ids = {name: fine.train_to_stored[k] for k, name in enumerate(fine.names)} if fine.train_to_stored else {}
+    for name, group in (("Archway", "Building"), ("Truck_Bus", "Car"), ("Child", "Pedestrian"), ("Road", "Road")):
+        assert grouped.names[int(grouped.encode(np.array([[ids[name]]], np.uint8))[0, 0])] == group
+    assert grouped.names == LabelSpace.load("camvid11").names
+    assert grouped.ignored_ids == fine.ignored_ids
+    assert fine.num_classes == 31
+
+
+def test_known_pascal_context_spaces_share_names_in_two_orders() -> None:
+    by_name, official = LabelSpace.load("pascal_context59"), LabelSpace.load("pascal_context59_official")
+    assert set(by_name.names) == set(official.names)
+    assert by_name.names[54] == "tvmonitor"  # stored as 55
+    assert official.names[:4] == ("aeroplane", "bicycle", "bird", "boat")
 
 
 def test_known_camvid11_ignores_11() -> None:
@@ -315,7 +338,19 @@ def test_load_file_that_ignores_nothing_refuses_255(tmp_path: Path) -> None:
         ({"names": ["a", "b"], "stored": [1, 1]}, r"'stored' needs one different id .* got \[1, 1\]"),
         ({"names": ["a"], "stored": {1: "c"}}, "'stored' leads to class 'c', which 'names' does not list"),
         ({"names": ["a"], "stored": [70000]}, "stored id 70000 is outside"),
-        ({"names": ["a"], "colors": [[1, 2]]}, "not enough values"),
+        ({"names": ["a"], "colors": [[1, 2]]}, r"a colour is three whole numbers in \[0, 255\], got \[1, 2\]"),
+        ({"names": ["a"], "colors": "red"}, "'colors' lists one colour per class, got 'red'"),
+        ({"names": ["a"], "colors": [[1, 2, 3.5]]}, "'a colour' takes whole numbers, got 3.5"),
+        ({"names": ["a"], "ignore_color": 3}, r"a colour is three whole numbers in \[0, 255\], got 3"),
+        ({"names": ["a", None]}, "'names' holds None, which is no name; put quotes"),
+        ({"names": ["a", False]}, "'names' holds False, which is no name"),
+        ({"names": ["a", " "]}, "'names' holds ' ', which is no name"),
+        ({"names": ["a", "b"], "stored": [1, 1.5]}, "'stored' takes whole numbers, got 1.5"),
+        ({"names": ["a", "b"], "stored": [[0], [1]]}, r"'stored' takes whole numbers, got \[0\]"),
+        ({"names": ["a"], "stored": {0.9: "a"}}, "'stored' takes whole numbers, got 0.9"),
+        ({"names": ["a"], "ignore": [2.5]}, "'ignore' takes whole numbers, got 2.5"),
+        ("names: [a]\nnames: [b]\n", "the key 'names' stands twice"),
+        ("names: [a]\nstored: {1: a, 1: a}\n", "the key '1' stands twice"),
         ({"names": ["a"], "colors": [[1, 2, 300]]}, r"got \(1, 2, 300\)"),
         ({"names": ["a"], "ignore": ["void"]}, "'void'"),
         (["a", "b"], "a label file is a mapping with the key 'names', got list"),
@@ -327,6 +362,30 @@ def test_load_file_with_a_mistake_names_the_file(tmp_path: Path, content: object
     with pytest.raises(ConfigError, match=message) as caught:
         LabelSpace.load(path)
     assert str(caught.value).startswith(path)
+
+
+def test_load_missing_file_or_folder_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no label space '.*pets\.yaml' \(there is no such file\)"):
+        LabelSpace.load(str(tmp_path / "pets.yaml"))
+    with pytest.raises(ConfigError, match=r"no label space '.*' \(is a folder\)"):
+        LabelSpace.load(str(tmp_path))
+
+
+def test_load_json_file_with_stored_mapping_reads_its_keys_as_ids(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"names": ["a", "b"], "stored": {"3": "a", "5": "b"}}', encoding="utf-8")
+    assert LabelSpace.load(str(path)).train_to_stored == (3, 5)
+
+
+def test_load_file_that_cannot_be_opened_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.yaml", {"names": ["a"]})
+
+    def denied(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(ConfigError, match=r"a\.yaml: cannot be read: Permission denied"):
+        LabelSpace.load(path)
 
 
 def test_load_file_that_is_no_text_names_the_file(tmp_path: Path) -> None:

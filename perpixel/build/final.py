@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 
 from perpixel.build.datasets import RunData
 from perpixel.build.progress import ProgressCallback, Reporter
@@ -19,7 +21,7 @@ from perpixel.config import RunConfig
 from perpixel.data import Sample, SegmentationDataset, image_size
 from perpixel.engine import RunFolder
 from perpixel.evaluation import Evaluation, Measures, evaluate_network
-from perpixel.inference import Segmenter, write_mask
+from perpixel.inference import Segmenter, save_picture, write_mask
 from perpixel.labels import LabelSpace
 from perpixel.metrics import to_json
 from perpixel.weights import load_artifact
@@ -86,6 +88,7 @@ class _PredictionWriter:
         self.folder, self.labels, self.limit = folder, labels, limit
         self.items = {item.name: item for item in dataset.items}
         self.files: dict[str, str] = {}
+        self.originals: dict[str, tuple[Path, Path | None]] = {}
 
     def __call__(self, sample: Sample, prediction: NDArray[np.uint8]) -> None:
         if len(self.files) >= self.limit:
@@ -95,18 +98,29 @@ class _PredictionWriter:
             name += "_"
         write_mask(self.folder / f"{name}.png", prediction, self.labels)
         self.files[sample.name] = f"{name}.png"
+        self._keep_originals(sample, name)
+
+    def _keep_originals(self, sample: Sample, name: str) -> None:
+        """Writes image and target where they lie inside other files: pages show files."""
+        item = self.items[sample.name]
+        image, target = item.image, item.mask
+        if not isinstance(image, Path):
+            image = save_picture(self.folder / "originals" / f"{name}.png", _picture(sample.image))
+        if target is not None and not isinstance(target, Path) and sample.target is not None:
+            target = write_mask(self.folder / "originals" / f"{name}.target.png", sample.target.numpy(), self.labels)
+        self.originals[sample.name] = (image, target if isinstance(target, Path) else None)
 
     def write_index(self, evaluation: Evaluation, run: RunFolder) -> None:
         rows = []
         for score in evaluation.images:
             if score.name not in self.files:
                 continue
-            item = self.items[score.name]
+            image, target = self.originals[score.name]
             rows.append(
                 {
                     "name": score.name,
-                    "image": _shown(item.image, run.path),
-                    "target": None if item.mask is None else _shown(item.mask, run.path),
+                    "image": _shown(image, run.path),
+                    "target": None if target is None else _shown(target, run.path),
                     "prediction": f"predictions/{self.files[score.name]}",
                     "mean_iou": to_json(score.mean_iou),
                     "pixel_accuracy": to_json(score.pixel_accuracy),
@@ -116,6 +130,13 @@ class _PredictionWriter:
         (self.folder / "images.json").write_text(text, encoding="utf-8")
         totals = evaluation.totals  # of all images, saved or not: two runs are compared by them
         np.savez_compressed(self.folder / "counts.npz", names=np.array(totals.names), counts=totals.counts)
+
+
+def _picture(pixels: Tensor) -> Image.Image:
+    """Three or one channels (C, H, W) as eight bits."""
+    eight_bits = pixels if pixels.dtype == torch.uint8 else (pixels >> 8).to(torch.uint8)
+    channels = eight_bits[:3] if len(pixels) >= 3 else eight_bits[:1].expand(3, -1, -1)
+    return Image.fromarray(channels.permute(1, 2, 0).contiguous().numpy())
 
 
 def _shown(path: Path, run: Path) -> str:

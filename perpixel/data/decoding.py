@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
+from perpixel.data.picture import FileInside, Picture, PixelSource
 from perpixel.errors import DataError
 
 __all__ = [
@@ -73,7 +74,7 @@ class ImageHead:
     orientation: int
     """EXIF orientation, 1 (as stored) to 8."""
     format: str
-    """JPEG, PNG, WEBP, TIFF or BMP."""
+    """JPEG, PNG, WEBP, TIFF or BMP; ``"array"`` for a `Picture`."""
 
     @property
     def stored_size(self) -> tuple[int, int]:
@@ -92,17 +93,19 @@ class MaskFile:
     """Colours of the ids 0, 1, … as RGB triplets, for display only; None for a file without palette."""
 
 
-def image_head(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> ImageHead:
+def image_head(path: str | PixelSource, *, max_pixels: int = MAX_PIXELS) -> ImageHead:
     """Reads the header only.
 
     Raises:
         DataError: no such file, not an image of a known format, several pages, or more than ``max_pixels`` pixels.
     """
-    with _opened(Path(path), max_pixels) as (_, head):
+    if isinstance(path, Picture):
+        return _picture_head(path, max_pixels)
+    with _opened(_located(path), max_pixels) as (_, head):
         return head
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | PixelSource) -> tuple[int, int]:
     """Returns (height, width) of the upright picture from the header only.
 
     Raises:
@@ -111,19 +114,21 @@ def image_size(path: str | Path) -> tuple[int, int]:
     return image_head(path).size
 
 
-def read_pixels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
+def read_pixels(path: str | PixelSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
     """Decodes an image upright: (H, W) grey or (H, W, 3) RGB, uint8 or uint16; alpha is dropped, palettes are resolved.
 
     Raises:
         DataError: as `perpixel.data.image_files.read_image`.
     """
-    path = Path(path)
+    if isinstance(path, Picture):
+        return _picture_pixels(path, max_pixels)
+    path = _located(path)
     with _opened(path, max_pixels) as (image, head):
         pixels = _deep_color(path, image, max_pixels) if _is_deep_color(image) else _intensities(path, image)
         return _upright(pixels, head)
 
 
-def read_mask(path: str | Path, *, like: ImageHead | None = None, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
+def read_mask(path: str | PixelSource, *, like: ImageHead | None = None, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
     """Reads the stored ids of a mask: palette indices, grey values or bits, exactly as the file holds them.
 
     Args:
@@ -141,9 +146,14 @@ def read_mask(path: str | Path, *, like: ImageHead | None = None, max_pixels: in
     return read_mask_file(path, like=like, max_pixels=max_pixels).ids
 
 
-def read_mask_file(path: str | Path, *, like: ImageHead | None = None, max_pixels: int = MAX_PIXELS) -> MaskFile:
+def read_mask_file(path: str | PixelSource, *, like: ImageHead | None = None, max_pixels: int = MAX_PIXELS) -> MaskFile:
     """Reads a mask as `read_mask` does, with the palette that the file carries."""
-    path = Path(path)
+    if isinstance(path, Picture):
+        ids = _picture_pixels(path, max_pixels)
+        if ids.ndim != 2:
+            raise DataError(f"{path}: a mask holds one whole number per pixel, this array has shape {ids.shape}")
+        return MaskFile(ids=_turned_like(ids, _picture_head(path, max_pixels), like), palette=None)
+    path = _located(path)
     with _opened(path, max_pixels) as (image, head):
         if head.format == "JPEG":
             raise DataError(
@@ -158,13 +168,17 @@ def read_mask_file(path: str | Path, *, like: ImageHead | None = None, max_pixel
     return MaskFile(ids=_turned_like(ids, head, like), palette=palette)
 
 
-def read_color_mask(path: str | Path, *, like: ImageHead | None = None, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
+def read_color_mask(
+    path: str | PixelSource, *, like: ImageHead | None = None, max_pixels: int = MAX_PIXELS
+) -> NDArray[Any]:
     """Reads a mask whose colours are the labels: (H, W, 3) uint8, for `LabelSpace.encode_colors`; alpha is ignored.
 
     Raises:
-        DataError: the file cannot be read, is a JPEG, or has 16 bits per channel.
+        DataError: the file cannot be read, is a JPEG, has 16 bits per channel, or holds ids by its format.
     """
-    path = Path(path)
+    if isinstance(path, Picture):
+        raise DataError(f"{path}: this format holds class ids, not colours; set data.mask_encoding=ids")
+    path = _located(path)
     with _opened(path, max_pixels) as (image, head):
         if head.format == "JPEG":
             raise DataError(f"{path}: a JPEG file cannot be a mask, because its compression changes colours. Use PNG.")
@@ -185,8 +199,33 @@ def mask_is_turned(mask: ImageHead, image: ImageHead) -> bool:
     return image.orientation > 1 and mask.orientation == 1 and mask.size == image.stored_size
 
 
+def _located(path: str | Path | FileInside) -> Path | FileInside:
+    return Path(path) if isinstance(path, str) else path
+
+
+def _picture_head(picture: Picture, max_pixels: int) -> ImageHead:
+    height, width = picture.size()
+    if height * width > max_pixels:
+        raise DataError(
+            f"{picture}: {height} x {width} = {height * width} pixels are more than the limit of {max_pixels}; nothing "
+            "was decoded. If the picture is meant to be that large, raise max_pixels."
+        )
+    return ImageHead(size=(height, width), orientation=1, format="array")
+
+
+def _picture_pixels(picture: Picture, max_pixels: int) -> NDArray[Any]:
+    head = _picture_head(picture, max_pixels)
+    pixels = picture.read()
+    if pixels.dtype not in (np.uint8, np.uint16) or pixels.shape[:2] != head.size or pixels.shape[2:] not in ((), (3,)):
+        raise DataError(
+            f"{picture}: pixels of type {pixels.dtype} and shape {pixels.shape} are no picture of {head.size[0]} x "
+            f"{head.size[1]}; 8- or 16-bit whole numbers in one or three channels are read"
+        )
+    return pixels
+
+
 @contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[tuple[ImageFile.ImageFile, ImageHead]]:
+def _opened(path: Path | FileInside, max_pixels: int) -> Iterator[tuple[ImageFile.ImageFile, ImageHead]]:
     """Yields the open, still undecoded file and its header; what Pillow raises becomes a DataError naming the file."""
     try:
         with path.open("rb") as file:
@@ -216,7 +255,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[tuple[ImageFile.ImageFile, 
         raise DamagedFile(f"{path}: cannot be read as an image, damaged or cut short: {error}") from error
 
 
-def _identify(path: Path, file: IO[bytes]) -> tuple[ImageFile.ImageFile, str]:
+def _identify(path: Path | FileInside, file: IO[bytes]) -> tuple[ImageFile.ImageFile, str]:
     start = file.read(12)
     file.seek(0)
     if not start:
@@ -271,7 +310,7 @@ def _is_deep_color(image: ImageFile.ImageFile) -> bool:
     return ";16" in _rawmode(image) and not image.mode.startswith("I")
 
 
-def _deep_color(path: Path, image: ImageFile.ImageFile, max_pixels: int) -> NDArray[Any]:
+def _deep_color(path: Path | FileInside, image: ImageFile.ImageFile, max_pixels: int) -> NDArray[Any]:
     """Decodes 16-bit colour, of which Pillow keeps one byte per sample, by decoding once for either byte."""
     packing, _, depth = _rawmode(image).partition(";")
     if packing not in ("RGB", "RGBA") or depth not in _OTHER_BYTE:
@@ -291,7 +330,7 @@ def _deep_color(path: Path, image: ImageFile.ImageFile, max_pixels: int) -> NDAr
     return deep
 
 
-def _intensities(path: Path, image: ImageFile.ImageFile) -> NDArray[Any]:
+def _intensities(path: Path | FileInside, image: ImageFile.ImageFile) -> NDArray[Any]:
     """Decodes to grey (H, W) or RGB (H, W, 3), uint8 or uint16."""
     mode = image.mode
     if mode.startswith("I"):
@@ -302,7 +341,7 @@ def _intensities(path: Path, image: ImageFile.ImageFile) -> NDArray[Any]:
     return np.asarray(image.convert("L" if grey else "RGB"))
 
 
-def _ids(path: Path, image: ImageFile.ImageFile) -> NDArray[Any]:
+def _ids(path: Path | FileInside, image: ImageFile.ImageFile) -> NDArray[Any]:
     mode = image.mode
     if mode in ("1", "L", "P"):
         return np.asarray(image).astype(np.uint8, copy=False)
@@ -318,14 +357,14 @@ def _ids(path: Path, image: ImageFile.ImageFile) -> NDArray[Any]:
     raise DataError(_colors_message(path, rgb))
 
 
-def _whole_numbers(path: Path, values: NDArray[Any], what: str) -> NDArray[np.uint16]:
+def _whole_numbers(path: Path | FileInside, values: NDArray[Any], what: str) -> NDArray[np.uint16]:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise DataError(f"{path}: {what} from {low} to {high} are outside [0, 65535]; write the file with 16 bits")
     return values.astype(np.uint16)
 
 
-def _colors_message(path: Path, rgb: NDArray[Any]) -> str:
+def _colors_message(path: Path | FileInside, rgb: NDArray[Any]) -> str:
     packed = rgb.astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32)
     colors, counts = np.unique(packed, return_counts=True)
     order = np.argsort(-counts, kind="stable")

@@ -5,8 +5,6 @@ Shapes: C channels, H W height and width; sizes are (height, width).
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,6 +20,7 @@ from perpixel.data.decoding import (
     read_mask,
     read_pixels,
 )
+from perpixel.data.picture import PixelSource
 from perpixel.errors import DataError
 
 __all__ = [
@@ -38,7 +37,7 @@ __all__ = [
 ]
 
 
-def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_image(path: str | PixelSource, *, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Decodes an image upright: (C, H, W) with C = 1 (grey) or 3 (RGB); alpha is dropped, palettes are resolved.
 
     Returns:

@@ -6,13 +6,13 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from perpixel.data.decoding import MAX_PIXELS, read_mask
 from perpixel.data.formats.item import listed
+from perpixel.data.picture import PixelSource
 from perpixel.data.source import Item
 from perpixel.errors import DataError
 from perpixel.labels import LabelSpace
@@ -79,7 +79,7 @@ def infer_labels(
     return inference
 
 
-def _values(masks: Sequence[Path], max_pixels: int) -> tuple[list[int], int]:
+def _values(masks: Sequence[PixelSource], max_pixels: int) -> tuple[list[int], int]:
     """Returns the ids that occur, sorted, and the number of masks that were read."""
     picks = np.unique(np.linspace(0, len(masks) - 1, min(_MOST_MASKS, len(masks))).round().astype(int))
     chosen = [masks[int(i)] for i in picks]
@@ -95,7 +95,7 @@ def _values(masks: Sequence[Path], max_pixels: int) -> tuple[list[int], int]:
     return sorted(seen), len(chosen)
 
 
-def _ids_of(path: Path, *, max_pixels: int) -> set[int]:
+def _ids_of(path: PixelSource, *, max_pixels: int) -> set[int]:
     return set(np.flatnonzero(np.bincount(read_mask(path, max_pixels=max_pixels).ravel())).tolist())
 
 

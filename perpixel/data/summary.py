@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from perpixel.data.dataset import SegmentationDataset
 from perpixel.data.formats.item import Item, listed
+from perpixel.data.picture import file_of
 from perpixel.errors import DataError, InvalidValue
 from perpixel.labels import LabelSpace
 
@@ -111,7 +112,8 @@ def fingerprint(items: Iterable[Item]) -> str:
     digest = hashlib.sha256()
     for item in items:
         sizes = []
-        for path in (item.image, item.mask):
+        for source in (item.image, item.mask):
+            path = None if source is None else file_of(source)
             try:
                 sizes.append("-" if path is None else str(path.stat().st_size))
             except OSError as error:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from perpixel.data.picture import PixelSource, file_of
 from perpixel.errors import DataError
 from perpixel.labels import LabelSpace
 
@@ -16,12 +17,12 @@ LABEL_FILE = "labels.yaml"
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One image and its mask on disk."""
+    """One image and its mask: two files, or places in files."""
 
     name: str
     """Differs from every other name of the split; predictions are written under it."""
-    image: Path
-    mask: Path | None
+    image: PixelSource
+    mask: PixelSource | None
     """None for an image without labels, such as those of a test server."""
 
 
@@ -63,8 +64,8 @@ def require_files(items: Sequence[Item], *, split: str, way_out: str) -> None:
     Raises:
         DataError: names the first ten missing files and the way out.
     """
-    files = [path for item in items for path in (item.image, item.mask) if path is not None]
-    missing = [path for path in files if not path.is_file()]
+    sources = [source for item in items for source in (item.image, item.mask) if source is not None]
+    missing = [file for file in dict.fromkeys(file_of(source) for source in sources) if not file.is_file()]
     if missing:
         raise DataError(f"split {split!r} lists {len(missing)} files that are not there: {listed(missing)}. {way_out}")
 

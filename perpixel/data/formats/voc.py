@@ -6,6 +6,7 @@ from pathlib import Path
 
 from perpixel.data.formats.item import DataSource, Item, listed, require_files
 from perpixel.data.formats.list_file import split_line
+from perpixel.data.picture import file_of
 from perpixel.errors import DataError
 from perpixel.labels import LabelSpace
 
@@ -53,7 +54,7 @@ def read_voc(root: Path) -> DataSource:
         require_files(items, split=split, way_out=f"Complete the data set. {_LAYOUT}")
     if (lists / "test.txt").is_file():
         test = _items(base, lists / "test.txt", None)
-        absent = [item.name for item in test if not item.image.is_file()]
+        absent = [item.name for item in test if not file_of(item.image).is_file()]
         if len(absent) == len(test):
             notes.append("test.txt lists images that are not here, so there is no split 'test'")
         else:
