@@ -39,7 +39,15 @@ __all__ = [
     "merged",
 ]
 
-_ClassWeightRule = Literal["none", "median_frequency", "median_frequency_eigen", "sqrt_median_frequency"]
+_ClassWeightRule = Literal[
+    "none",
+    "median_frequency",
+    "median_frequency_eigen",
+    "sqrt_median_frequency",
+    "inverse_frequency",
+    "enet",
+    "effective_number",
+]
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,19 +12,13 @@ from perpixel.data.infer_labels import LabelInference, infer_labels  # at once: 
 
 if TYPE_CHECKING:
     from perpixel.data.batches import Batch, TrainBatches
+    from perpixel.data.class_weighting import ClassWeighting, class_weights
     from perpixel.data.dataset import MaskEncoding, Sample, SegmentationDataset
     from perpixel.data.image_files import image_size, read_color_mask, read_image, read_mask
     from perpixel.data.scenes import SceneConfig, generate_scene, write_scenes
     from perpixel.data.source import FORMATS, DataSource, Item, open_data, open_folders
     from perpixel.data.splits import load_split, make_split, save_split
-    from perpixel.data.summary import (
-        ClassWeighting,
-        SplitSummary,
-        check_trainable,
-        class_weights,
-        fingerprint,
-        summarise,
-    )
+    from perpixel.data.summary import SplitSummary, check_trainable, fingerprint, summarise
     from perpixel.data.transforms import Augmentation
 
 __all__ = [
@@ -63,7 +57,7 @@ _HOME = {
     "FORMATS": "source",
     "Augmentation": "transforms",
     "Batch": "batches",
-    "ClassWeighting": "summary",
+    "ClassWeighting": "class_weighting",
     "DataSource": "source",
     "Item": "source",
     "MaskEncoding": "dataset",
@@ -73,7 +67,7 @@ _HOME = {
     "SplitSummary": "summary",
     "TrainBatches": "batches",
     "check_trainable": "summary",
-    "class_weights": "summary",
+    "class_weights": "class_weighting",
     "fingerprint": "summary",
     "generate_scene": "scenes",
     "image_size": "image_files",

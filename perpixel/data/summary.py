@@ -11,20 +11,26 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perpixel.data.dataset import SegmentationDataset
+from perpixel.data.dataset import SegmentationDataset, Target
 from perpixel.data.formats.item import Item, listed
 from perpixel.data.picture import file_of
-from perpixel.errors import DataError, InvalidValue
+from perpixel.errors import DataError
 from perpixel.labels import LabelSpace
 
-__all__ = ["ClassWeighting", "SplitSummary", "check_trainable", "class_weights", "fingerprint", "summarise"]
-
-ClassWeighting = Literal["median_frequency", "median_frequency_eigen", "sqrt_median_frequency"]
+__all__ = [
+    "SplitCounter",
+    "SplitSummary",
+    "TargetCounts",
+    "check_trainable",
+    "count_target",
+    "fingerprint",
+    "summarise",
+]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,40 +71,85 @@ class SplitSummary:
         }
 
 
+class TargetCounts(NamedTuple):
+    """What one mask holds; what is summed over a split."""
+
+    name: str
+    counts: NDArray[np.int64] | None
+    """(256,) pixels per train id, 255 the ignored ones; None for an image without mask."""
+    size: tuple[int, int]
+    image_turned: bool
+    mask_turned: bool
+
+
+def count_target(name: str, target: Target) -> TargetCounts:
+    """Counts the pixels of one mask."""
+    counts = None if target.pixels is None else np.bincount(target.pixels.ravel(), minlength=256)
+    return TargetCounts(name, counts, target.size, target.image_turned, target.mask_turned)
+
+
+class SplitCounter:
+    """Adds up `TargetCounts` in the order of the data set, keeping nothing of the masks."""
+
+    def __init__(self, labels: LabelSpace) -> None:
+        self._classes = labels.num_classes
+        self._ignore_index = labels.ignore_index
+        self._pixels = np.zeros(256, dtype=np.int64)
+        self._pixels_of_images = np.zeros(labels.num_classes, dtype=np.int64)
+        self._presence: list[NDArray[np.bool_]] = []
+        self._sizes: Counter[tuple[int, int]] = Counter()
+        self._unlabelled = 0
+        self._named: dict[str, list[str]] = {"all_ignored": [], "images_turned": [], "masks_turned": []}
+
+    def add(self, row: TargetCounts) -> None:
+        """Adds one image."""
+        counts = np.zeros(256, dtype=np.int64) if row.counts is None else row.counts
+        present = counts[: self._classes] > 0
+        self._pixels += counts
+        self._pixels_of_images += counts.sum() * present
+        self._presence.append(present)
+        self._sizes[row.size] += 1
+        self._unlabelled += row.counts is None
+        marks = {
+            "all_ignored": row.counts is not None and not present.any(),
+            "images_turned": row.image_turned,
+            "masks_turned": row.mask_turned,
+        }
+        for key, holds in marks.items():
+            if holds:
+                self._named[key].append(row.name)
+
+    def summary(self) -> SplitSummary:
+        """Returns the sums so far."""
+        presence = np.array(self._presence, dtype=bool).reshape(-1, self._classes)
+        return SplitSummary(
+            images=len(presence),
+            unlabelled=self._unlabelled,
+            pixels_per_class=tuple(self._pixels[: self._classes].tolist()),
+            images_per_class=tuple(presence.sum(0).tolist()),
+            pixels_of_images_with_class=tuple(self._pixels_of_images.tolist()),
+            ignored_pixels=int(self._pixels[self._ignore_index]),
+            sizes=dict(self._sizes.most_common()),
+            class_presence=presence,
+            **{key: tuple(names) for key, names in self._named.items()},
+        )
+
+
 def summarise(dataset: SegmentationDataset) -> SplitSummary:
     """Reads every mask once, and of the images their headers, with one thread per core.
 
     Raises:
         DataError: the first file, in the order of the data set, that cannot be used.
     """
-    labels = dataset.labels
 
-    def count(index: int) -> tuple[NDArray[np.int64] | None, tuple[int, int], bool, bool]:
-        target = dataset.read_target(index)
-        counts = None if target.pixels is None else np.bincount(target.pixels.ravel(), minlength=256)
-        return counts, target.size, target.image_turned, target.mask_turned
+    def count(index: int) -> TargetCounts:
+        return count_target(dataset.items[index].name, dataset.read_target(index))
 
+    counter = SplitCounter(dataset.labels)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = list(pool.map(count, range(len(dataset))))
-    names = [item.name for item in dataset.items]
-    empty = np.zeros(256, dtype=np.int64)
-    counts = np.stack([empty if row[0] is None else row[0] for row in rows])  # (N, 256)
-    per_class = counts[:, : labels.num_classes]
-    presence = per_class > 0
-    valid = per_class.sum(1)
-    return SplitSummary(
-        images=len(rows),
-        unlabelled=sum(row[0] is None for row in rows),
-        pixels_per_class=tuple(per_class.sum(0).tolist()),
-        images_per_class=tuple(presence.sum(0).tolist()),
-        pixels_of_images_with_class=tuple((counts.sum(1) @ presence).tolist()),
-        ignored_pixels=int(counts[:, labels.ignore_index].sum()),
-        sizes=dict(Counter(row[1] for row in rows).most_common()),
-        all_ignored=tuple(n for n, row, v in zip(names, rows, valid, strict=True) if row[0] is not None and v == 0),
-        images_turned=tuple(name for name, row in zip(names, rows, strict=True) if row[2]),
-        masks_turned=tuple(name for name, row in zip(names, rows, strict=True) if row[3]),
-        class_presence=presence,
-    )
+        for row in pool.map(count, range(len(dataset))):
+            counter.add(row)
+    return counter.summary()
 
 
 def fingerprint(items: Iterable[Item]) -> str:
@@ -164,42 +215,6 @@ def check_trainable(
             f"they fit; look at one overlay: {listed(summary.masks_turned)}"
         )
     return tuple(notes)
-
-
-def class_weights(
-    summary: SplitSummary, method: ClassWeighting, *, max_weight: float | None = None
-) -> tuple[float, ...]:
-    """Weighs classes against their frequency, as the loss of a pixel is multiplied by its class's weight.
-
-    With f the share of a class in all valid pixels, ``median_frequency`` is median(f) / f and ``sqrt_median_frequency``
-    its square root. In ``median_frequency_eigen`` (Eigen and Fergus 2015, quoted by SegNet, Badrinarayanan et al. 2017)
-    f is the share in all pixels of those images that hold the class. The median is over the classes that occur;
-    classes that do not occur weigh 1.
-
-    Args:
-        summary: Counts of the training split.
-        method: Which formula.
-        max_weight: Larger weights are cut to this.
-
-    Raises:
-        InvalidValue: the method is unknown or ``max_weight`` not positive.
-        DataError: no class occurs.
-    """
-    if method not in get_args(ClassWeighting):
-        raise InvalidValue(f"class weights by {method!r} are not known; one of {get_args(ClassWeighting)}")
-    if max_weight is not None and not max_weight > 0:
-        raise InvalidValue(f"max_weight must be positive, got {max_weight}")
-    pixels = np.array(summary.pixels_per_class, dtype=np.float64)
-    present = pixels > 0
-    if not present.any():
-        raise DataError("class weights need a split with labelled pixels, and every pixel of this one is ignored")
-    total = np.array(summary.pixels_of_images_with_class) if method == "median_frequency_eigen" else pixels.sum()
-    frequency = pixels / np.maximum(total, 1)
-    weights = np.ones_like(frequency)
-    weights[present] = np.median(frequency[present]) / frequency[present]
-    if method == "sqrt_median_frequency":
-        weights = np.sqrt(weights)
-    return tuple(np.minimum(weights, np.inf if max_weight is None else max_weight).tolist())
 
 
 def _foreground_hint(summary: SplitSummary, labels: LabelSpace) -> str:

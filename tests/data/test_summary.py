@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from perpixel.data.class_weighting import class_weights
 from perpixel.data.dataset import SegmentationDataset
 from perpixel.data.source import Item, open_data
-from perpixel.data.summary import SplitSummary, check_trainable, class_weights, fingerprint, summarise
-from perpixel.errors import DataError, InvalidValue
+from perpixel.data.summary import SplitSummary, check_trainable, fingerprint, summarise
+from perpixel.errors import DataError
 from perpixel.labels import LabelSpace
 
 DATA = Path(os.environ.get("PERPIXEL_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -149,30 +150,6 @@ def test_check_trainable_oddities_are_noted() -> None:
         "2 images are turned by E",
         "1 masks without EXIF wer",
     ]
-
-
-def test_class_weights_follow_the_formulas() -> None:
-    summary = counts([10, 20, 80], [40, 40, 160])
-    assert class_weights(summary, "median_frequency") == pytest.approx((2, 1, 0.25))
-    assert class_weights(summary, "median_frequency_eigen") == pytest.approx((2, 1, 1))
-    assert class_weights(summary, "sqrt_median_frequency") == pytest.approx((2**0.5, 1, 0.5))
-    assert class_weights(summary, "median_frequency", max_weight=1.5) == pytest.approx((1.5, 1, 0.25))
-
-
-@pytest.mark.parametrize("method", ["median_frequency", "median_frequency_eigen", "sqrt_median_frequency"])
-def test_class_weights_absent_class_weighs_one_and_moves_no_median(method: str) -> None:
-    weights = class_weights(counts([10, 0, 20, 80]), method)  # type: ignore[arg-type]
-    without = class_weights(counts([10, 20, 80]), method)  # type: ignore[arg-type]
-    assert weights == pytest.approx((without[0], 1, *without[1:]))
-
-
-def test_class_weights_bad_arguments_raise() -> None:
-    with pytest.raises(InvalidValue, match="class weights by 'inverse' are not known; one of"):
-        class_weights(counts([1]), "inverse")  # type: ignore[arg-type]
-    with pytest.raises(InvalidValue, match="max_weight must be positive, got 0"):
-        class_weights(counts([1]), "median_frequency", max_weight=0)
-    with pytest.raises(DataError, match="class weights need a split with labelled pixels"):
-        class_weights(counts([0, 0]), "median_frequency")
 
 
 @pytest.mark.data
