@@ -2,6 +2,7 @@
 
 from perpixel.build.checks import check_names
 from perpixel.build.crf_search import search_crf
+from perpixel.build.data_stats import data_statistics
 from perpixel.build.demo import demo
 from perpixel.build.mask_scoring import choose_measures, evaluate_predictions
 from perpixel.build.plan import config_for_data
@@ -15,6 +16,7 @@ __all__ = [
     "check_names",
     "choose_measures",
     "config_for_data",
+    "data_statistics",
     "demo",
     "evaluate",
     "evaluate_predictions",
