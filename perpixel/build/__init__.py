@@ -5,12 +5,13 @@ from perpixel.build.crf_search import search_crf
 from perpixel.build.data_stats import data_statistics
 from perpixel.build.demo import demo
 from perpixel.build.mask_scoring import choose_measures, evaluate_predictions
-from perpixel.build.plan import config_for_data
+from perpixel.build.plan import Plan, config_for_data, plan_for_data
 from perpixel.build.progress import Progress
 from perpixel.build.scoring import evaluate, load, predict
 from perpixel.build.training import RunResult, train
 
 __all__ = [
+    "Plan",
     "Progress",
     "RunResult",
     "check_names",
@@ -21,6 +22,7 @@ __all__ = [
     "evaluate",
     "evaluate_predictions",
     "load",
+    "plan_for_data",
     "predict",
     "search_crf",
     "train",

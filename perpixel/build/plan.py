@@ -1,8 +1,13 @@
-"""The plan for somebody's own folder: a configuration with a reason for every number."""
+"""The plan for somebody's own data: a configuration with a reason for every number."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from perpixel.config import (
     BackboneChoice,
@@ -12,14 +17,28 @@ from perpixel.config import (
     RunConfig,
     ScheduleChoice,
     Stage,
+    apply_overrides,
 )
-from perpixel.data import image_size, open_data, open_folders
+from perpixel.data import (
+    DataSource,
+    Item,
+    SegmentationDataset,
+    SplitSummary,
+    infer_labels,
+    open_data,
+    open_folders,
+    summarise,
+)
+from perpixel.data.advice import advise
+from perpixel.labels import LabelSpace
 from perpixel.weights import read_description
 
-__all__ = ["config_for_data"]
+__all__ = ["Decision", "Plan", "config_for_data", "plan_for_data"]
 
-_LONGEST_CROP = 320
-_UNIT = 32
+LONGEST_CROP = {"cpu": 320}
+LONGEST_CROP_ELSEWHERE = 512
+EPOCHS = 40
+FEWEST_STEPS = 400
 _SMALL_DFN = ModelChoice(
     name="dfn",
     backbone=BackboneChoice(name="resnet18"),
@@ -27,22 +46,55 @@ _SMALL_DFN = ModelChoice(
 )
 
 
-def config_for_data(
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """One choice that was made for the user."""
+
+    what: str
+    choice: str
+    reason: str
+    value: Callable[[RunConfig], object]
+    """What the configuration holds of it; a user who changes that has decided otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A configuration for some data, and why it is so."""
+
+    config: RunConfig
+    decisions: tuple[Decision, ...]
+
+    def kept(self, config: RunConfig) -> tuple[tuple[str, str, str], ...]:
+        """Returns (what, choice, reason) of the decisions that ``config``, this plan with overrides, still follows."""
+        return tuple(
+            (decision.what, decision.choice, decision.reason)
+            for decision in self.decisions
+            if decision.value(config) == decision.value(self.config)
+        )
+
+
+def config_for_data(**given: Any) -> RunConfig:
+    """Returns the configuration of `plan_for_data`, whose arguments it takes."""
+    return plan_for_data(**given).config
+
+
+def plan_for_data(
     *,
     images: str | Path | None = None,
     masks: str | Path | None = None,
     data: str | None = None,
     labels: str | None = None,
     source: str | Path | None = None,
-) -> RunConfig:
-    """Plans a DFN that two CPU cores can train, for two folders or any ``[format:]path``.
+) -> Plan:
+    """Plans a training for two folders or any ``[format:]path``, from what the masks of its training part hold.
 
-    With ``source``, the artifact to fine-tune from, the network is the artifact's.
-    The crop is as large as the images, at most 320 on a side and a multiple of 32; there are steps for 40 epochs, at
-    least 400; rare classes weigh more by the square root of median frequency; a running mean of the weights is scored.
+    Every mask is read once. The network is a DFN that two CPU cores can train, or that of ``source``, the artifact to
+    fine-tune from. Loss weights, crop and windows follow `perpixel.data.advice`; there are steps for 40 epochs, at
+    least 400; a running mean of the weights is scored.
 
     Raises:
-        DataError: the data cannot be opened.
+        DataError: the data cannot be opened, or a mask cannot be used.
+        ConfigError: there is no such label space.
         CheckpointError: ``source`` is no artifact.
     """
     if images is not None and masks is not None:
@@ -52,15 +104,17 @@ def config_for_data(
         found = open_data(str(data))
         place = DataChoice(source=str(data))
     items = found.splits.get("train") or next(iter(found.splits.values()))
-    height, width = image_size(items[0].image)
+    space, summary = _counted(found, items, labels)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    advice = advise(summary, space, longest_crop=LONGEST_CROP.get(device, LONGEST_CROP_ELSEWHERE))
     batch_size = 8 if len(items) >= 16 else 4
-    crop = tuple(max(_UNIT, min(_LONGEST_CROP, side // _UNIT * _UNIT)) for side in (height, width))
-    return RunConfig(
+    steps = max(FEWEST_STEPS, EPOCHS * len(items) // batch_size)
+    model = _SMALL_DFN if source is None else _network_of(Path(source))
+    base = RunConfig(
         name=_safe_name(Path(images or str(data).rpartition(":")[2]).resolve()),
         labels=labels,
         data=place.model_copy(
             update={
-                "crop_size": crop,
                 "scale_range": (0.5, 2.0),
                 "brightness": 0.3,
                 "contrast": 0.3,
@@ -70,13 +124,79 @@ def config_for_data(
         ),
         stages=(
             Stage(
-                model=_SMALL_DFN if source is None else _network_of(Path(source)),
-                class_weights="sqrt_median_frequency",
+                model=model,
                 optimizer=OptimizerChoice(name="adamw", lr=1e-3, weight_decay=1e-2),
                 schedule=ScheduleChoice(name="poly", power=0.9),
                 ema_decay=0.99,
-                steps=max(400, 40 * len(items) // batch_size),
+                steps=steps,
             ),
+        ),
+    )
+    # A loss of other terms would take the network's own auxiliary ones away, so that advice is left to the user.
+    followed = [entry for entry in advice if entry.what != "loss"]
+    config = apply_overrides(base, [token for entry in followed for token in entry.overrides])
+    decisions = (
+        _network_decision(model, source),
+        *(
+            Decision(what=entry.what, choice=entry.choice, reason=entry.reason, value=_VALUES[entry.what])
+            for entry in followed
+        ),
+        *_schedule_decisions(config, len(items)),
+    )
+    return Plan(config=config, decisions=decisions)
+
+
+def _counted(found: DataSource, items: Sequence[Item], labels: str | None) -> tuple[LabelSpace, SplitSummary]:
+    space = infer_labels(items, labels, given=found.labels).labels
+    return space, summarise(SegmentationDataset(items, space))
+
+
+def _model(config: RunConfig) -> object:
+    return config.stages[0].model
+
+
+_VALUES: dict[str, Callable[[RunConfig], object]] = {
+    "class weights": lambda config: config.stages[0].class_weights,
+    "crop size": lambda config: config.data.crop_size,
+    "sampler": lambda config: config.data.class_crop,
+}
+
+
+def _network_decision(model: ModelChoice, source: str | Path | None) -> Decision:
+    if source is not None:
+        return Decision(what="network", choice=model.name, reason=f"that of {source}, to go on with", value=_model)
+    backbone = "" if model.backbone is None else f" on {model.backbone.name}"
+    return Decision(
+        what="network",
+        choice=f"{model.name}{backbone}, {model.options['width']} channels wide",
+        reason="two CPU cores train it in minutes and a GPU does not need more for a first model; model.name=… and "
+        "model.backbone.name=… take others",
+        value=_model,
+    )
+
+
+def _schedule_decisions(config: RunConfig, images: int) -> tuple[Decision, ...]:
+    stage, batch = config.stages[0], config.data.batch_size
+    epochs = stage.steps * batch / images
+    enough = f"{EPOCHS} epochs" if stage.steps > FEWEST_STEPS else f"at least {FEWEST_STEPS} steps"
+    return (
+        Decision(
+            what="schedule",
+            choice=f"{stage.steps} steps of {batch} images, AdamW from {stage.optimizer.lr:g} down by a power of 0.9",
+            reason=f"{enough}: {epochs:.0f} epochs of {images} images",
+            value=lambda c: (c.stages[0].steps, c.stages[0].optimizer, c.stages[0].schedule, c.data.batch_size),
+        ),
+        Decision(
+            what="augmentation",
+            choice="scale 0.5 to 2, mirroring, brightness, contrast and saturation by up to 0.3",
+            reason="few images are seen many times; what published recipes of this field do",
+            value=lambda c: (c.data.scale_range, c.data.scales, c.data.flip, c.data.brightness, c.data.contrast),
+        ),
+        Decision(
+            what="scored weights",
+            choice="their running mean with decay 0.99",
+            reason="single steps jump at this learning rate; the mean does not",
+            value=lambda c: c.stages[0].ema_decay,
         ),
     )
 

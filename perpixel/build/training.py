@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ def train(
     resume: str | Path | None = None,
     overwrite: bool = False,
     source: str | Path | None = None,
+    decisions: Sequence[tuple[str, str, str]] = (),
     on_event: EventCallback | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> RunResult:
@@ -55,6 +56,7 @@ def train(
         resume: Goes on with the run in this folder instead.
         overwrite: Lets ``out`` replace an earlier run.
         source: An artifact to fine-tune from: its classes are matched by name, its channels adapted.
+        decisions: (what, choice, reason) of what a plan decided, for the run to keep.
         on_event: Receives every event of metrics.jsonl as it is written.
         on_progress: Receives `Progress` while something long is going on.
 
@@ -79,6 +81,8 @@ def train(
     run = RunFolder(folder, resume=resume is not None, overwrite=overwrite, on_event=on_event)
     if data is None:
         data = prepare_data(config, generate_scenes(config.data, run), in_channels=channels)
+    for decision in decisions:
+        run.decision(*decision)
     job = RunJob(
         config, run, data, device=device, precision=precision, resume=resume is not None, on_progress=on_progress
     )

@@ -38,7 +38,7 @@ def show(
     from perpixel.build import check_names
     from perpixel.config import dump_config
 
-    sys.stdout.write(dump_config(resolve(request, checks=[check_names])))
+    sys.stdout.write(dump_config(resolve(request, checks=[check_names]).config))
 
 
 @config.command

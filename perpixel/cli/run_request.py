@@ -7,12 +7,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from perpixel.config import Check, RunConfig, apply_overrides, load_config
 from perpixel.errors import ConfigError
 from perpixel.recipes import get_recipe
 
-__all__ = ["FORMS", "RunRequest", "resolve", "sort_tokens"]
+__all__ = ["FORMS", "Resolved", "RunRequest", "resolve", "sort_tokens"]
 
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
 _CONFIG_SUFFIXES = (".yaml", ".yml")
@@ -65,23 +66,32 @@ def sort_tokens(
     )
 
 
-def resolve(request: RunRequest, *, checks: Sequence[Check] = ()) -> RunConfig:
+class Resolved(NamedTuple):
+    """What a request means."""
+
+    config: RunConfig
+    decisions: tuple[tuple[str, str, str], ...] = ()
+    """(what, choice, reason) of what was decided for the user's own data."""
+
+
+def resolve(request: RunRequest, *, checks: Sequence[Check] = ()) -> Resolved:
     """Returns the configuration that a request means, checked as a whole.
 
     Raises:
         ConfigError: the recipe or file is unknown, or a value does not fit; all mistakes named.
     """
     if request.recipe is not None:
-        return apply_overrides(get_recipe(request.recipe), _tokens(request), checks=checks)
+        return Resolved(apply_overrides(get_recipe(request.recipe), _tokens(request), checks=checks))
     if request.config is not None:
-        return load_config(request.config, _tokens(request), checks=checks)
-    from perpixel.build import config_for_data
+        return Resolved(load_config(request.config, _tokens(request), checks=checks))
+    from perpixel.build import plan_for_data
 
     images, masks = request.folders or (None, None)
     # The file of a published checkpoint says nothing of its network; an artifact does.
     artifact = request.source if request.source is not None and request.source.is_dir() else None
-    plan = config_for_data(images=images, masks=masks, data=request.data, labels=request.labels, source=artifact)
-    return apply_overrides(plan, request.overrides, checks=checks)
+    plan = plan_for_data(images=images, masks=masks, data=request.data, labels=request.labels, source=artifact)
+    config = apply_overrides(plan.config, request.overrides, checks=checks)
+    return Resolved(config, plan.kept(config))
 
 
 def _refuse_mixtures(

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from perpixel.cli.output import JsonFile, check_json_file, console_for, say
 from perpixel.cli.run_events import show_event, watch_run
-from perpixel.cli.run_request import RunRequest, resolve, sort_tokens
+from perpixel.cli.run_request import Resolved, RunRequest, resolve, sort_tokens
 from perpixel.config import RunConfig
 from perpixel.errors import RunError
 
@@ -52,14 +52,14 @@ def train(
         request = _resumed(tokens, resume, data=data, labels=labels)
     from perpixel.build import check_names
 
-    config = resolve(request, checks=[check_names])
+    resolved = resolve(request, checks=[check_names])
     if out is None and resume is None:
-        out = _default_out(config)
-    return _run(config, out=out, resume=resume, overwrite=overwrite, source=source, json=json)
+        out = _default_out(resolved.config)
+    return _run(resolved, out=out, resume=resume, overwrite=overwrite, source=source, json=json)
 
 
 def _run(
-    config: RunConfig,
+    resolved: Resolved,
     *,
     out: Path | None,
     resume: Path | None,
@@ -76,7 +76,8 @@ def _run(
         json,
         folder,
         lambda display: train_run(
-            config,
+            resolved.config,
+            decisions=resolved.decisions,
             out=out,
             resume=resume,
             overwrite=overwrite,

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from small_runs import decisions
 
-from perpixel.build import check_names, config_for_data, train
+from perpixel.build import check_names, config_for_data, plan_for_data, train
 from perpixel.config import RunConfig, apply_overrides, config_from_dict
 from perpixel.errors import DataError
 
@@ -101,7 +101,7 @@ def test_train_isbi_folders_as_they_are_makes_two_classes(tmp_path: Path) -> Non
     decided = decisions(result.folder)
     assert decided["labels"].startswith("2 classes: masks hold only 0 and 255")
     assert decided["split"].startswith("5 train, 1 val")
-    assert "class weights" in decided
+    assert "class weights" not in decided  # four fifths to one fifth is no imbalance
     assert [entry["name"] for entry in result.scores["per_class"]] == ["background", "foreground"]
 
 
@@ -122,3 +122,50 @@ def test_train_two_camvid_folders_makes_twelve_classes_and_a_hint(tmp_path: Path
     text = (result.folder / "metrics.jsonl").read_text()
     assert "--labels camvid11" in text
     assert "12 numbered classes" in text
+
+
+def test_plan_for_data_says_why_and_drops_what_the_user_decides(tmp_path: Path) -> None:
+    images, masks = isbi(tmp_path)
+    plan = plan_for_data(images=images, masks=masks)
+    said = {what: (choice, reason) for what, choice, reason in plan.kept(plan.config)}
+    assert list(said) == [
+        "network",
+        "class weights",
+        "crop size",
+        "sampler",
+        "schedule",
+        "augmentation",
+        "scored weights",
+    ]
+    assert said["class weights"][0] == "none"  # four fifths to one fifth is no imbalance
+    assert said["crop size"] == ("64 x 96", "the whole image, down to a multiple of 32 (median 70 x 100)")
+    assert "267 epochs of 6 images" in said["schedule"][1]
+    own = apply_overrides(plan.config, ["steps=7", "data.crop_size=[32, 32]"])
+    assert [row[0] for row in plan.kept(own)] == [
+        "network",
+        "class weights",
+        "sampler",
+        "augmentation",
+        "scored weights",
+    ]
+
+
+def test_plan_for_data_weighs_rare_classes_and_looks_for_them(tmp_path: Path) -> None:
+    images, masks = isbi(tmp_path)
+    for path in masks.iterdir():
+        mask = np.zeros((70, 100), np.uint8)
+        mask[:4, :4] = 255
+        Image.fromarray(mask).save(path)
+    config = plan_for_data(images=images, masks=masks).config
+    assert config.stages[0].class_weights == "sqrt_median_frequency"
+    assert config.data.class_crop == 0.5
+    assert config.stages[0].terms is None
+
+
+@pytest.mark.usefixtures("no_report")
+def test_train_keeps_the_decisions_of_its_plan(tmp_path: Path) -> None:
+    images, masks = isbi(tmp_path)
+    plan = plan_for_data(images=images, masks=masks)
+    config = quick(plan.config)
+    result = train(config, out=tmp_path / "run", decisions=plan.kept(config))
+    assert decisions(result.folder)["augmentation"].startswith("scale 0.5 to 2")

@@ -65,23 +65,23 @@ def test_sort_tokens_folders_and_data_are_refused_together() -> None:
 
 def test_resolve_recipe_with_data_labels_and_overrides() -> None:
     request = RunRequest(recipe="dfn_demo", data="camvid:/d", labels="camvid11", overrides=("steps=40", "seed=3"))
-    config = resolve(request)
+    config = resolve(request).config
     assert (config.data.source, config.data.scenes, config.labels) == ("camvid:/d", None, "camvid11")
     assert (config.stages[0].steps, config.seed) == (40, 3)
 
 
 def test_resolve_number_of_classes_becomes_a_number() -> None:
-    assert resolve(RunRequest(recipe="dfn_demo", labels="7")).labels == 7
+    assert resolve(RunRequest(recipe="dfn_demo", labels="7")).config.labels == 7
 
 
 def test_resolve_own_override_wins_over_option() -> None:
-    assert resolve(RunRequest(recipe="dfn_demo", labels="7", overrides=("labels=8",))).labels == 8
+    assert resolve(RunRequest(recipe="dfn_demo", labels="7", overrides=("labels=8",))).config.labels == 8
 
 
 def test_resolve_file_equals_what_was_dumped(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(dump_config(get_recipe("dfn_voc")), encoding="utf-8")
-    config = resolve(RunRequest(config=path, data="voc:/v"))
+    config = resolve(RunRequest(config=path, data="voc:/v")).config
     assert config.data.source == "voc:/v"
     assert config.stages == get_recipe("dfn_voc").stages
 
@@ -99,4 +99,4 @@ def test_resolve_runs_the_checks() -> None:
 @settings(deadline=None, max_examples=40)
 @given(st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1))
 def test_resolve_any_data_text_arrives_unchanged(text: str) -> None:
-    assert resolve(RunRequest(recipe="dfn_demo", data=text)).data.source == text
+    assert resolve(RunRequest(recipe="dfn_demo", data=text)).config.data.source == text

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from cli_fakes import SCORES, Done, FakeProgress, FakeResult
 
+from perpixel.build.plan import Decision, Plan
 from perpixel.config import RunConfig, dump_config
 from perpixel.recipes import get_recipe
 
@@ -50,7 +51,13 @@ def test_train_recipe_passes_configuration_and_options(run_cli: Cli, fake_train:
     assert done.code == 0, done.err
     assert fake_train.config is not None
     assert (fake_train.config.stages[0].steps, fake_train.config.seed) == (40, 4)
-    assert fake_train.given == {"out": Path("r"), "resume": None, "overwrite": True, "source": Path("m")}
+    assert fake_train.given == {
+        "out": Path("r"),
+        "resume": None,
+        "overwrite": True,
+        "source": Path("m"),
+        "decisions": (),
+    }
 
 
 def test_train_prints_decisions_evaluations_and_scores(run_cli: Cli, fake_train: FakeTrain) -> None:
@@ -105,15 +112,20 @@ def test_train_folders_take_the_plan_for_them(
 ) -> None:
     asked: dict[str, Any] = {}
 
-    def plan(**given: Any) -> RunConfig:
+    def plan(**given: Any) -> Plan:
         asked.update(given)
-        return get_recipe("dfn_demo")
+        said = [
+            Decision(what="network", choice="dfn", reason="it is small", value=lambda config: config.stages[0].model),
+            Decision(what="length", choice="many", reason="few images", value=lambda config: config.stages[0].steps),
+        ]
+        return Plan(config=get_recipe("dfn_demo"), decisions=tuple(said))
 
-    monkeypatch.setattr("perpixel.build.config_for_data", plan)
+    monkeypatch.setattr("perpixel.build.plan_for_data", plan)
     done = run_cli("train", "images", "masks", "--labels", "2", "steps=30")
     assert done.code == 0, done.err
     assert asked == {"images": Path("images"), "masks": Path("masks"), "data": None, "labels": "2", "source": None}
     assert fake_train.config is not None and fake_train.config.stages[0].steps == 30
+    assert fake_train.given["decisions"] == (("network", "dfn", "it is small"),)  # the steps are the user's
 
 
 def test_train_unknown_model_is_found_before_the_run(run_cli: Cli, fake_train: FakeTrain) -> None:
