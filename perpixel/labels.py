@@ -201,12 +201,17 @@ class LabelSpace:
             return _from_description(known[text], name=text, source=text)
         path = Path(text)
         if not path.is_file():
+            meant_as_file = path.suffix or path.parent != Path()
+            what = "is a folder" if path.is_dir() else "there is no such file" if meant_as_file else ""
             raise ConfigError(
-                f"no label space {text!r}{nearest(text, known, end='.')} Known: {', '.join(sorted(known))}; "
+                f"no label space {text!r}{what and f' ({what})'}{nearest(text, known, end='.')} Known: "
+                f"{', '.join(sorted(known))}; "
                 "or give a YAML file with names, colors, ignore and stored ids, or a number of classes."
             )
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: not a YAML file: {error}") from error
         if not isinstance(content, dict):
@@ -248,12 +253,20 @@ def _from_description(content: Mapping[str, Any], *, name: str, source: str) -> 
     names = content.get("names")
     if not isinstance(names, list) or not names:
         raise ConfigError(f"{source}: 'names' must list at least one class name, got {names!r}")
+    unnamed = [n for n in names if isinstance(n, bool) or not isinstance(n, str | int | float) or not str(n).strip()]
+    if unnamed:
+        raise ConfigError(
+            f"{source}: 'names' holds {unnamed[0]!r}, which is no name; put quotes around words that YAML takes for "
+            "something else, such as 'no', 'on' or 'null'"
+        )
     names = [str(n) for n in names]
     stored = content.get("stored", list(range(len(names))))
     try:
         mapping, written = _stored_ids(stored, names)
         mapping.update(_ignored_ids(content.get("ignore"), mapping))
         colors = content.get("colors")
+        if colors is not None and not isinstance(colors, list):
+            raise InvalidValue(f"'colors' lists one colour per class, got {colors!r}")
         return LabelSpace(
             name=name,
             names=tuple(names),
@@ -272,10 +285,11 @@ def _ignored_ids(ignore: Any, mapping: Mapping[int, int]) -> dict[int, int]:
         return {} if 255 in mapping else {255: LabelSpace.ignore_index}
     if not isinstance(ignore, list):
         raise InvalidValue(f"'ignore' lists stored ids, such as [255], got {ignore!r}")
-    both = [i for i in ignore if int(i) in mapping]
+    ids = [_whole(i, "ignore") for i in ignore]
+    both = [i for i in ids if i in mapping]
     if both:
         raise InvalidValue(f"stored ids {both} are ignored and belong to a class too; say one or the other")
-    return {int(i): LabelSpace.ignore_index for i in ignore}
+    return dict.fromkeys(ids, LabelSpace.ignore_index)
 
 
 def _stored_ids(stored: Any, names: list[str]) -> tuple[dict[int, int], tuple[int, ...] | None]:
@@ -284,13 +298,13 @@ def _stored_ids(stored: Any, names: list[str]) -> tuple[dict[int, int], tuple[in
         unknown = [n for n in stored.values() if str(n) not in names]
         if unknown:
             raise InvalidValue(f"'stored' leads to class {unknown[0]!r}, which 'names' does not list")
-        mapping = {int(i): names.index(str(n)) for i, n in stored.items()}
+        mapping = {_whole(i, "stored"): names.index(str(n)) for i, n in stored.items()}
         ids_of = [[i for i, t in mapping.items() if t == k] for k in range(len(names))]
         single = all(len(ids) == 1 for ids in ids_of)
         return mapping, tuple(ids[0] for ids in ids_of) if single else None
-    if not isinstance(stored, list) or len(stored) != len(names) or len(set(stored)) != len(stored):
+    ids = tuple(_whole(i, "stored") for i in stored) if isinstance(stored, list) else ()
+    if len(ids) != len(names) or len(set(ids)) != len(ids):
         raise InvalidValue(f"'stored' needs one different id for each of the {len(names)} names, got {stored!r}")
-    ids = tuple(int(i) for i in stored)
     return {i: k for k, i in enumerate(ids)}, None if ids == tuple(range(len(ids))) else ids
 
 
@@ -308,8 +322,38 @@ def _distinct_colors(count: int) -> tuple[Rgb, ...]:
 
 
 def _rgb(values: Any) -> Rgb:
-    red, green, blue = (int(v) for v in values)
+    if not isinstance(values, list | tuple) or len(values) != 3:
+        raise InvalidValue(f"a colour is three whole numbers in [0, 255], got {values!r}")
+    red, green, blue = (_whole(value, "a colour") for value in values)
     return red, green, blue
+
+
+def _whole(value: Any, what: str) -> int:
+    """Reads an id or a colour's part; JSON writes the keys of a mapping as text."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidValue(f"{what!r} takes whole numbers, got {value!r}")
+    return value
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """Reads YAML as `yaml.safe_load`, but refuses a mapping that holds a key twice, of which YAML keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Returns the mapping.
+
+        Raises:
+            yaml.constructor.ConstructorError: a key stands there twice.
+        """
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if (known := (key.tag, str(key.value))) in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                )
+            seen.add(known)
+        return super().construct_mapping(node, deep)
 
 
 def _pack(color: Rgb) -> int:

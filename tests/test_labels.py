@@ -380,8 +380,12 @@ def test_load_json_file_with_stored_mapping_reads_its_keys_as_ids(tmp_path: Path
 def test_load_file_that_cannot_be_opened_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.yaml", {"names": ["a"]})
 
-    def denied(*_: object, **__: object) -> str:
-        raise PermissionError(13, "Permission denied")
+    plain = Path.read_text
+
+    def denied(self: Path, encoding: str) -> str:
+        if str(self) == path:
+            raise PermissionError(13, "Permission denied")
+        return plain(self, encoding=encoding)
 
     monkeypatch.setattr(Path, "read_text", denied)
     with pytest.raises(ConfigError, match=r"a\.yaml: cannot be read: Permission denied"):

@@ -84,7 +84,8 @@ def search_crf(
         InvalidValue: a number is out of range.
     """
     if images < 1 or (unseen is not None and unseen < 0):
-        raise InvalidValue(f"the search takes at least 1 image and 0 unseen ones, got {images} and {unseen}")
+        beside = "" if unseen is None else f" and {unseen}"
+        raise InvalidValue(f"the search takes at least 1 image and 0 unseen ones, got {images}{beside}")
     segmenter = model if isinstance(model, Segmenter) else load(model, device=device, precision=precision)
     begin = choose_crf(cast("Network", segmenter.network), start)
     dataset, shown_split = open_scored(segmenter, data, split=split, labels=labels, mask_encoding=mask_encoding)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from perpixel.build.progress import ProgressCallback, Reporter
 from perpixel.build.score_values import comparison_values, score_values
-from perpixel.errors import InvalidValue
+from perpixel.errors import DataError, InvalidValue
 from perpixel.evaluation import Evaluation, Measures, compare_evaluations, evaluate_masks
 from perpixel.evaluation.mask_folders import MissingRule
 from perpixel.evaluation.mask_pairs import MaskEncoding
+from perpixel.evaluation.measures import BoundaryOptions
 from perpixel.labels import LabelSpace
 from perpixel.metrics.conventions import CONVENTIONS
 from perpixel.metrics.image_counts import SUMMARY_SCORES
@@ -53,8 +54,8 @@ def evaluate_predictions(
         on_progress: Receives `Progress`.
 
     Returns:
-        The keys of metrics.json; ``unread`` lists damaged files, whose images are not in the scores; ``comparison``
-        what distinguishes both folders.
+        The keys of metrics.json; ``unread`` lists damaged files, whose images are not in the scores (or wrong in
+        every pixel, where it says so); ``comparison`` what distinguishes both folders.
 
     Raises:
         DataError: files do not match, are of another size or hold ids outside the classes; ``missing="wrong"`` counts
@@ -82,11 +83,14 @@ def evaluate_predictions(
     if against is None or evaluation.refused is not None:
         return values
     other = scored(against, "evaluate the other")
+    if other.refused is not None:
+        raise DataError(f"the masks in {against} have no scores to compare with: {other.refused}")
     other_values = score_values(other, space)
     values["comparison"] = {
         "against": str(against),
         **{key: other_values[key] for key in SUMMARY_SCORES},
         "unread": other_values.get("unread", []),
+        "notes": [note for note in other_values.get("notes", []) if note not in values.get("notes", [])],
         **comparison_values(compare_evaluations(evaluation, other), space),
     }
     return values
@@ -95,6 +99,7 @@ def evaluate_predictions(
 def choose_measures(
     *,
     boundary: bool = False,
+    boundary_options: Mapping[str, Any] | None = None,
     trimap: Sequence[float] = (),
     region_sizes: bool = False,
     neurons: bool = False,
@@ -105,14 +110,18 @@ def choose_measures(
 ) -> Measures:
     """Turns words of the command line into what is measured.
 
+    Options of boundaries ask for boundaries.
+
     Raises:
-        InvalidValue: one convention and all of them, an unknown one, or a width that is none.
+        InvalidValue: one convention and all of them, an unknown one, a width that is none, or an option of boundaries
+            that is none.
     """
     if convention is not None and all_conventions:
         raise InvalidValue(f"--convention {convention} and --all-conventions are two choices; give one of them")
     chosen = tuple(CONVENTIONS) if all_conventions else () if convention is None else (convention,)
     return Measures(
-        boundary=boundary,
+        boundary=boundary or bool(boundary_options),
+        boundary_options=BoundaryOptions(**boundary_options or {}),
         trimap_px=tuple(trimap),
         region_sizes=region_sizes,
         neurons=neurons,

@@ -112,11 +112,14 @@ def choose_device(wanted: str) -> tuple[torch.device, str]:
     """Returns the device for ``auto``, ``cpu`` or ``cuda``, and why.
 
     Raises:
-        InvalidValue: ``cuda`` is wanted and PyTorch sees no GPU.
+        InvalidValue: ``cuda`` is wanted and PyTorch sees no GPU, or PyTorch knows no such device.
     """
     found = torch.cuda.is_available()
     if wanted == "cuda" and not found:
         raise InvalidValue("device 'cuda' was asked for and PyTorch sees no GPU here; use device auto or cpu")
     if wanted == "auto":
         return torch.device("cuda" if found else "cpu"), "a GPU was found" if found else "no GPU was found"
-    return torch.device(wanted), "asked for"
+    try:
+        return torch.device(wanted), "asked for"
+    except RuntimeError as error:
+        raise InvalidValue(f"no device {wanted!r}; known: auto, cpu, cuda, or one of several GPUs: cuda:1") from error

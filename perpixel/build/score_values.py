@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,11 @@ from numpy.typing import NDArray
 from perpixel.evaluation import Comparison, Evaluation, Totals
 from perpixel.labels import LabelSpace
 from perpixel.metrics import region_size_scores, to_json
-from perpixel.metrics.cityscapes import CITYSCAPES_IDS
+from perpixel.metrics.cityscapes import CITYSCAPES_IDS, CityscapesScores
 from perpixel.metrics.conventions import CONVENTIONS
 from perpixel.metrics.image_counts import SUMMARY_SCORES, mean_of_defined, ratio, scores_of_counts
-from perpixel.metrics.resampling import Interval
+from perpixel.metrics.neuron_segmentation import NEURON_SCORES
+from perpixel.metrics.resampling import Interval, bootstrap, interval
 from perpixel.metrics.scores import scores
 from perpixel.metrics.statistics import intervals, mean_intervals, ratio_intervals
 
@@ -50,7 +53,7 @@ def score_values(
     if totals.measures.conventions:
         values["conventions"] = to_json(_convention_values(totals))
     if evaluation.unread:
-        values["unread"] = [{"file": file.file, "reason": file.reason} for file in evaluation.unread]
+        values["unread"] = [asdict(file) for file in evaluation.unread]
     if evaluation.notes:
         values["notes"] = list(evaluation.notes)
     values["seconds"] = round(evaluation.seconds, 3)
@@ -121,6 +124,7 @@ def _boundary_values(totals: Totals, labels: LabelSpace) -> dict[str, Any]:
         values["bf_score"] = float(mean_of_defined(_bf_per_image(totals)))
         values["bf_score_mean_over_classes"] = float(mean_of_defined(bf))
         values["boundary_iou"] = float(mean_of_defined(iou))
+        values["options"] = asdict(totals.measures.boundary_options)
         values["per_class"] = [
             {"name": name, "bf_score": b, "boundary_iou": i}
             for name, b, i in zip(labels.names, bf.tolist(), iou.tolist(), strict=True)
@@ -150,14 +154,40 @@ def _interval_values(totals: Totals) -> dict[str, Any]:
     found = intervals(totals.counts, resamples=_RESAMPLES, confidence=_CONFIDENCE)
     values: dict[str, Any] = {"level": _CONFIDENCE, "samples": _RESAMPLES, "images": len(totals)}
     values |= {name: _ends(found.summary[name]) for name in SUMMARY_SCORES}
-    values["per_class_iou"] = [_ends(span) for span in found.classes["iou"]]
+    values |= {f"per_class_{name}": [_ends(span) for span in spans] for name, spans in found.classes.items()}
     if totals.measures.boundary:
         values["bf_score"] = _ends(mean_intervals(_bf_per_image(totals)[:, None], resamples=_RESAMPLES)[0])
         values["per_class_bf_score"] = [_ends(span) for span in mean_intervals(totals.bf_scores, resamples=_RESAMPLES)]
         mean, classes = ratio_intervals(totals.boundary_iou, resamples=_RESAMPLES)
         values["boundary_iou"] = _ends(mean)
         values["per_class_boundary_iou"] = [_ends(span) for span in classes]
+    return values | _optional_intervals(totals)
+
+
+def _optional_intervals(totals: Totals) -> dict[str, Any]:
+    """Under the keys of the scores themselves; calibration and other toolkits' numbers have no interval."""
+    measures, values = totals.measures, dict[str, Any]()
+    if widths := measures.trimap_px:
+        bands = [intervals(totals.image_trimaps[:, w], resamples=_RESAMPLES).summary for w in range(len(widths))]
+        for key, score in (("trimap_iou", "mean_iou"), ("trimap_accuracy", "pixel_accuracy")):
+            values[key] = {f"{width:g}": _ends(band[score]) for width, band in zip(widths, bands, strict=True)}
+    if measures.region_sizes:
+        _, sizes = ratio_intervals(totals.image_region_sizes[..., [2, 1]], resamples=_RESAMPLES)
+        names = [size["name"] for size in region_size_scores(totals.region_sizes)["bins"]]
+        values["region_sizes"] = {name: _ends(span) for name, span in zip(names, sizes, strict=True)}
+    if measures.neurons:
+        spans = mean_intervals(totals.image_neurons, resamples=_RESAMPLES)
+        values["neuron_segmentation"] = {name: _ends(span) for name, span in zip(NEURON_SCORES, spans, strict=True)}
+    if measures.cityscapes:
+        values["cityscapes"] = _cityscapes_intervals(totals)
     return values
+
+
+def _cityscapes_intervals(totals: Totals) -> dict[str, Any]:
+    sums = np.array([scores.sums() for scores in totals.image_cityscapes])
+    averages = partial(CityscapesScores.averages_of, with_instances=bool(totals.cityscapes.with_instances))
+    whole, drawn = averages(sums.sum(axis=0)[None]), bootstrap(sums, averages, resamples=_RESAMPLES)
+    return {name: _ends(interval(whole[name][0], drawn[name], _CONFIDENCE, len(sums))) for name in drawn}
 
 
 def _ends(span: Interval) -> list[float]:

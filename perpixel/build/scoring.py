@@ -221,6 +221,7 @@ def predict(
     tile: int | tuple[int, int] | None = None,
     memory: int | str | None = None,
     max_pixels: int | None = None,
+    skip_errors: bool = False,
     on_progress: ProgressCallback | None = None,
     on_plan: Callable[[str], None] | None = None,
 ) -> PredictionReport:
@@ -230,6 +231,7 @@ def predict(
     allows another number of images than its test set has. Protocol, scales, flip and tile are as in `load`.
     ``memory`` is what the work on an image may take, such as ``"4GB"`` (None: 60 % of what is free); what does not fit
     is segmented tile by tile, and ``on_plan`` is told how. ``max_pixels`` limits files that are decoded at once.
+    With ``skip_errors`` inputs that cannot be read are ``failures`` of the report, not an error; a submission has none.
 
     Raises:
         DataError: nothing was found, or some inputs could not be read (the others are written first); or the model or
@@ -252,7 +254,13 @@ def predict(
         on_tile=lambda path, done, total: tiles[path](done, total),
     )
     return predict_files(
-        segmenter, inputs, out, overlays=overlays, large=large, on_progress=lambda done, total, _: report(done, total)
+        segmenter,
+        inputs,
+        out,
+        overlays=overlays,
+        skip_errors=skip_errors,
+        large=large,
+        on_progress=lambda done, total, _: report(done, total),
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from perpixel.cli.evaluate_options import MeasureOptions, ModelOptions
-from perpixel.cli.output import JsonFile, console_for, say, write_json
+from perpixel.cli.evaluate_options import DEFAULT_BORDER_WIDTH, MeasureOptions, ModelOptions
+from perpixel.cli.output import JsonFile, check_output_file, console_for, say, write_json
 from perpixel.cli.progress import ProgressDisplay
 from perpixel.errors import InvalidValue
 
@@ -19,6 +19,7 @@ def search_and_print(
     *,
     labels: str | None,
     mask_encoding: Literal["ids", "colors"] | None,
+    border_width: float,
     measured: MeasureOptions,
     json: JsonFile,
 ) -> None:
@@ -26,8 +27,11 @@ def search_and_print(
 
     Raises:
         InvalidValue: other options would be left aside.
+        RunError: the file for the numbers could not be written.
     """
-    _refuse_others(options, measured)
+    _refuse_others(options, measured, border_width)
+    if options.crf_out is not None:
+        check_output_file("--crf-out", options.crf_out)
     from perpixel import build
     from perpixel.metrics import to_json
 
@@ -72,11 +76,13 @@ def _lines(found: dict[str, Any]) -> list[str]:
     return [*lines, *found["notes"]]
 
 
-def _refuse_others(options: ModelOptions, measured: MeasureOptions) -> None:
+def _refuse_others(options: ModelOptions, measured: MeasureOptions, border_width: float) -> None:
     aside = {
         "--min-region": options.min_region,
         "--thresholds": options.thresholds,
+        "--fallback": options.fallback != "next",
         "--memory": options.memory,
+        "--border-width": border_width != DEFAULT_BORDER_WIDTH,
         "what is measured besides the IoU family": measured != MeasureOptions(),
     }
     named = [name for name, value in aside.items() if value]

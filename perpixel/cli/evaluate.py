@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from perpixel.cli.crf_search import search_and_print
-from perpixel.cli.evaluate_options import MaskOptions, MeasureOptions, ModelOptions
+from perpixel.cli.evaluate_options import DEFAULT_BORDER_WIDTH, MaskOptions, MeasureOptions, ModelOptions
+from perpixel.cli.inference_options import check_fallback
 from perpixel.cli.output import JsonFile, check_json_file, console_for, write_json
 from perpixel.cli.progress import ProgressDisplay
 from perpixel.cli.score_table import print_scores
@@ -33,7 +35,7 @@ def evaluate(
     *,
     labels: str | None = None,
     mask_encoding: Literal["ids", "colors"] | None = None,
-    border_width: float = 5,
+    border_width: float | None = None,
     of_model: ModelOptions = _NO_MODEL,
     of_masks: MaskOptions = _NO_MASKS,
     measured: MeasureOptions = _NO_MEASURES,
@@ -47,18 +49,29 @@ def evaluate(
         model: Folder of a model, such as best/ of a run.
         labels: The classes: a known label space, a YAML file or a number of classes.
         mask_encoding: What masks hold; without it, ids, or what those of a model's training data held.
-        border_width: Band around true borders for a model's border and interior errors, pixels; 0 leaves them out.
+        border_width: Band around true borders for border and interior errors, pixels; for a model 5 unless told, and
+            0 leaves them out; for saved masks none unless told.
     """
     check_json_file(json)
     _check_form(model, labels, of_model, of_masks)
-    if border_width < 0:
+    if border_width is not None and not border_width >= 0:
         raise InvalidValue(f"--border-width is a number of pixels, 0 or more, got {border_width}")
+    of_a_model = DEFAULT_BORDER_WIDTH if border_width is None else border_width
     from perpixel import build
     from perpixel.metrics import to_json
 
     if model is not None and of_model.crf_search is not None:
-        search_and_print(model, of_model, labels=labels, mask_encoding=mask_encoding, measured=measured, json=json)
+        search_and_print(
+            model,
+            of_model,
+            labels=labels,
+            mask_encoding=mask_encoding,
+            border_width=of_a_model,
+            measured=measured,
+            json=json,
+        )
         return
+    check_fallback(of_model.fallback, of_model.thresholds)
     if of_model.crf_out is not None:
         raise InvalidValue("--crf-out keeps what --crf-search finds; give --crf-search IMAGES too")
     measures = build.choose_measures(**measured.chosen(cityscapes=of_masks.instances is not None))
@@ -67,10 +80,13 @@ def evaluate(
         common["on_progress"] = display.update
         if model is not None:
             of_plan = {"memory": of_model.memory, "on_plan": display.say}
-            scores = _of_model(model, labels, mask_encoding, border_width, of_model, common | of_plan)
+            scores = _of_model(model, labels, mask_encoding, of_a_model, of_model, common | of_plan)
         else:
+            common["measures"] = replace(measures, border_width_px=border_width or None)
             scores = _of_masks(labels or "", mask_encoding, of_masks, common)
     print_scores(display.console, scores)
+    if scores.get("refused"):
+        display.say(f"perpixel itself gives these masks no score: {scores['refused']}", style="yellow")
     write_json(json, to_json(scores))
     _raise_for_what_is_left_out(scores)
 
@@ -151,12 +167,17 @@ def _raise_for_what_is_left_out(scores: dict[str, Any]) -> None:
     """Ends with an error where scores are not of all images, after they were shown and written.
 
     Raises:
-        DataError: files could not be read, or ids outside the classes leave no scores of ours.
+        DataError: files could not be read, or ids outside the classes leave no score at all.
     """
-    if scores.get("refused"):
-        raise DataError(str(scores["refused"]))
+    refused = scores.get("refused")
+    if refused and all(entry.get("error") for entry in scores.get("conventions", {}).values()):
+        raise DataError(str(refused))
     unread = [*scores.get("unread", ()), *scores.get("comparison", {}).get("unread", ())]
     if unread:
         listed = "\n".join(f"  {file['reason']}" for file in unread[:_LISTED])
         more = f"\n  and {len(unread) - _LISTED} more" if len(unread) > _LISTED else ""
-        raise DataError(f"{len(unread)} files could not be read; the scores are of the other images:\n{listed}{more}")
+        wrong = sum(file["counts_as_wrong"] for file in unread)
+        what = "the scores are of the other images"
+        if wrong:
+            what = f"{wrong} of them count as wrong in every pixel, {len(unread) - wrong} are left out of the scores"
+        raise DataError(f"{len(unread)} files could not be read; {what}:\n{listed}{more}")

@@ -9,9 +9,23 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from perpixel.cli.inference_options import parse_scales, parse_tile
-from perpixel.errors import InvalidValue
+from perpixel.errors import InvalidValue, nearest
 
-__all__ = ["MaskOptions", "MeasureOptions", "ModelOptions", "parse_widths"]
+__all__ = ["DEFAULT_BORDER_WIDTH", "MaskOptions", "MeasureOptions", "ModelOptions", "parse_bf", "parse_widths"]
+
+DEFAULT_BORDER_WIDTH = 5.0
+"""Pixels."""
+
+_BF_KINDS: dict[str, type] = {
+    "tolerance_px": float,
+    "tolerance_diagonal": float,
+    "strict": bool,
+    "connectivity": int,
+    "border_is_contour": bool,
+    "void": str,
+    "matching": str,
+}
+_BF_KNOWN = ", ".join(_BF_KINDS)
 
 _OF_A_MODEL = Group("Of a model", sort_key=1)
 _OF_SAVED_MASKS = Group("Of saved masks", sort_key=2)
@@ -78,10 +92,14 @@ class ModelOptions:
         """Returns the options that make no sense without a model, as they are written."""
         values = {
             "--data": self.data,
+            "--split": None if self.split == "val" else self.split,
+            "--device": None if self.device == "auto" else self.device,
+            "--precision": None if self.precision == "fp32" else self.precision,
             "--crf": self.crf or None,
             "--crf-set": self.crf_set,
             "--min-region": self.min_region or None,
             "--thresholds": self.thresholds,
+            "--fallback": None if self.fallback == "next" else self.fallback,
             "--protocol": self.protocol,
             "--scales": self.scales,
             "--flip": self.flip,
@@ -153,6 +171,17 @@ class MeasureOptions:
     """What is measured besides the IoU family."""
 
     boundary: Annotated[bool, Parameter(help="BF score and Boundary IoU.")] = False
+    bf: Annotated[
+        str | None,
+        Parameter(
+            help="How BF scores are counted, such as tolerance_px=2,strict,connectivity=8,border_is_contour,"
+            "void=dropped,matching=one_to_one; implies --boundary."
+        ),
+    ] = None
+    dilation_ratio: Annotated[
+        float | None,
+        Parameter(help="Width of Boundary IoU's band as a share of the diagonal, else 0.02; implies --boundary."),
+    ] = None
     trimap: Annotated[
         str | None, Parameter(help="Scores bands of these widths around true borders alone, pixels: 1,3,5.")
     ] = None
@@ -173,6 +202,8 @@ class MeasureOptions:
         """Returns the arguments of `build.choose_measures`."""
         return {
             "boundary": self.boundary,
+            "boundary_options": parse_bf(self.bf)
+            | ({} if self.dilation_ratio is None else {"dilation_ratio": self.dilation_ratio}),
             "trimap": parse_widths(self.trimap),
             "region_sizes": self.region_sizes,
             "neurons": self.neurons,
@@ -181,6 +212,28 @@ class MeasureOptions:
             "all_conventions": self.all_conventions,
             "cityscapes": self.cityscapes or cityscapes,
         }
+
+
+def parse_bf(text: str | None) -> dict[str, Any]:
+    """Reads ``tolerance_px=2,strict,void=dropped``: a word alone switches on; None is no option.
+
+    Raises:
+        InvalidValue: there is no such option, or its value is of another kind.
+    """
+    options: dict[str, Any] = {}
+    for part in () if text is None else text.split(","):
+        name, given, value = (word.strip() for word in part.partition("="))
+        if name not in _BF_KINDS:
+            raise InvalidValue(f"--bf has no option {name!r}{nearest(name, _BF_KINDS, end='.')} Known: {_BF_KNOWN}")
+        kind = _BF_KINDS[name]
+        if (kind is bool) == bool(given):
+            how = "stands alone" if kind is bool else "needs a value after ="
+            raise InvalidValue(f"--bf: {name} {how}, got {part.strip()!r}")
+        try:
+            options[name] = True if kind is bool else kind(value)
+        except ValueError as error:
+            raise InvalidValue(f"--bf: {name} is a number, got {value!r}") from error
+    return options
 
 
 def parse_widths(text: str | None) -> tuple[float, ...]:

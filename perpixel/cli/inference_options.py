@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from perpixel.errors import InvalidValue
 
-__all__ = ["parse_scales", "parse_tile"]
+__all__ = ["check_fallback", "parse_scales", "parse_tile"]
+
+
+def check_fallback(fallback: str, thresholds: str | None) -> None:
+    """Refuses a fallback that no pixel would need.
+
+    Raises:
+        InvalidValue: there are no thresholds to fall below.
+    """
+    if fallback != "next" and thresholds is None:
+        raise InvalidValue(f"--fallback {fallback} is for pixels below their class's threshold; give --thresholds too")
 
 
 def parse_scales(text: str | None) -> tuple[float, ...] | None:

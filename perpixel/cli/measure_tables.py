@@ -74,7 +74,8 @@ def _conventions(console: Console, conventions: Mapping[str, Mapping[str, Any]])
 def _worst(console: Console, images: Sequence[Mapping[str, Any]]) -> None:
     scored = sorted((i for i in images if i["mean_iou"] is not None), key=lambda i: (i["mean_iou"], i["name"]))
     listed = ", ".join(f"{i['name']} {per_cent(i['mean_iou'])} %" for i in scored[:_WORST_IMAGES])
-    say(console, f"lowest mean IoU of an image: {listed}")
+    if scored:
+        say(console, f"lowest mean IoU of an image: {listed}")
 
 
 def _comparison(console: Console, comparison: Mapping[str, Any]) -> None:
@@ -96,6 +97,8 @@ def _comparison(console: Console, comparison: Mapping[str, Any]) -> None:
             say(console, f"{title} " + ", ".join(f"{i['name']} ({per_cent(i['change'])})" for i in chosen))
     if comparison["left_out"]:
         say(console, f"{len(comparison['left_out'])} images could be scored on one side only and are left out")
+    for note in comparison.get("notes", ()):
+        say(console, f"note: {note}")
 
 
 def _print_table(

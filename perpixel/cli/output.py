@@ -16,6 +16,7 @@ from perpixel.errors import InvalidValue, RunError
 __all__ = [
     "JsonFile",
     "check_json_file",
+    "check_output_file",
     "console_for",
     "is_first_process",
     "refuse_existing_model",
@@ -64,14 +65,29 @@ def check_json_file(json_file: str | None) -> None:
     """Refuses before the work what could not be written after it.
 
     Raises:
-        RunError: the name is an option or a folder.
+        RunError: the name is an option or a folder, or nothing can be written there.
     """
     if json_file is None or json_file == _STDOUT:
         return
     if json_file.startswith("-"):
         raise RunError(f"--json needs a file name before {json_file!r}; - is standard output")
-    if Path(json_file).is_dir():
-        raise RunError(f"--json {json_file}: is a folder; give a file name, or - for standard output")
+    check_output_file("--json", json_file)
+
+
+def check_output_file(option: str, name: str | Path) -> None:
+    """Refuses a file that an option names where it could not be written after the work.
+
+    Raises:
+        RunError: it is a folder, lies below a file, or may not be written.
+    """
+    if Path(name).is_dir():
+        raise RunError(f"{option} {name}: is a folder; give a file name")
+    above = next(place for place in Path(name).absolute().parents if place.exists())
+    if not above.is_dir():
+        raise RunError(f"{option} {name}: cannot be written: {above} is a file, no folder; give another file name")
+    where = Path(name) if Path(name).exists() else above
+    if not os.access(where, os.W_OK):
+        raise RunError(f"{option} {name}: cannot be written: no rights to {where}; give another file name")
 
 
 def write_json(json_file: str | None, value: Any) -> None:

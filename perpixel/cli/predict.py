@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
-from perpixel.cli.inference_options import parse_scales, parse_tile
+from perpixel.cli.inference_options import check_fallback, parse_scales, parse_tile
 from perpixel.cli.output import JsonFile, check_json_file, console_for, say, write_json
 from perpixel.cli.progress import ProgressDisplay, duration
-from perpixel.errors import DataError
+from perpixel.errors import DataError, InvalidValue
 
 if TYPE_CHECKING:
     from perpixel.inference import PredictionReport
 
 __all__ = ["predict"]
+
+_LISTED = 20
 
 
 def predict(
@@ -70,6 +72,9 @@ def predict(
     check_json_file(json)
     if not inputs:
         raise DataError(f"nothing to predict: name images, folders or glob patterns after the model {model}")
+    check_fallback(fallback, thresholds)
+    if partial and submit is None:
+        raise InvalidValue("--partial lets --submit take another number of images; give --submit too")
     from perpixel.build import predict as predict_images
     from perpixel.inference import PostProcessing, parse_thresholds
 
@@ -97,6 +102,7 @@ def predict(
             tile=parse_tile(tile),
             memory=memory,
             max_pixels=max_pixels,
+            skip_errors=True,  # they are in the JSON, and the error at the end
             on_progress=display.update,
             on_plan=display.say,
         )
@@ -121,5 +127,9 @@ def _finish(console: Console, report: PredictionReport, out: Path, json: str | N
     }
     write_json(json, values)
     if report.failures:
-        listed = "\n".join(f"  {failure.reason}" for failure in report.failures)
-        raise DataError(f"{len(report.failures)} images could not be predicted:\n{listed}")
+        listed = "\n".join(f"  {failure.reason}" for failure in report.failures[:_LISTED])
+        more = f"\n  and {len(report.failures) - _LISTED} more" if len(report.failures) > _LISTED else ""
+        raise DataError(
+            f"{len(report.failures)} of {len(report.failures) + report.images} images could not be predicted; "
+            f"predictions.jsonl in {out} names every one:\n{listed}{more}"
+        )

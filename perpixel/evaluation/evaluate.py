@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from perpixel.data.dataset import Sample
-from perpixel.errors import DataError, InvalidValue
+from perpixel.errors import DataError, InvalidValue, RunError
 from perpixel.evaluation.gather import gather_totals
 from perpixel.evaluation.measures import ImageRecord, Measures
 from perpixel.evaluation.pixel_measures import measure
@@ -63,6 +63,7 @@ def evaluate_network(
 
     Raises:
         DataError: the data set is empty, a sample has no target, or a file cannot be used.
+        RunError: scores are not finite; names the image.
         InvalidValue: the batch size is not positive, the rank is not below the world size, a target holds labels that
             the network does not know, or calibration is wanted of ``classes_of``, which gives no probabilities.
     """
@@ -82,7 +83,10 @@ def evaluate_network(
     totals = Totals(num_classes, chosen)
     mine = range(rank, len(dataset), world_size)
     for batch in _batches(dataset, mine, batch_size):
-        predictions = _predicted(segmenter, batch, totals.calibration, classes_of)
+        try:
+            predictions = _predicted(segmenter, batch, totals.calibration, classes_of)
+        except RunError as error:
+            raise RunError(f"{', '.join(sample.name for _, sample in batch)}: {error}") from error
         for (index, sample), prediction in zip(batch, predictions, strict=True):
             totals.add(_measured(index, sample, prediction, num_classes, chosen))
             if on_image is not None:

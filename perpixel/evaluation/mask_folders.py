@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from perpixel.data.decoding import IMAGE_SUFFIXES
+from perpixel.data.file_search import files_below
 from perpixel.errors import DataError, InvalidValue
 
 __all__ = ["MaskFiles", "MatchedMasks", "MissingRule", "match_masks"]
@@ -52,7 +53,7 @@ def match_masks(
     missing: MissingRule = "refuse",
     instances_dir: Path | None = None,
 ) -> MatchedMasks:
-    """Finds the masks below both folders and pairs them.
+    """Finds the masks below both folders and pairs them; links to files and folders are followed.
 
     Args:
         predictions_dir: Folder of predicted masks.
@@ -65,7 +66,8 @@ def match_masks(
         instances_dir: Folder of the truth's instance numbers.
 
     Raises:
-        DataError: a folder is missing or holds no masks, two masks share a name, or files do not match.
+        DataError: a folder is missing, holds no masks or links that lead nowhere, two masks share a name, or files do
+            not match.
         InvalidValue: the pattern or ``missing`` is not as said.
     """
     if missing not in get_args(MissingRule):
@@ -123,9 +125,13 @@ def _parts(pattern: str | None, count: int) -> list[str | None]:
 def _masks(folder: Path, pattern: str | None) -> _Found:
     """Returns the masks below a folder by the name they share with those of other folders."""
     if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder")
-    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+        what = "is a file, give the folder that holds it" if folder.exists() else "there is no such folder"
+        raise DataError(f"{folder}: {what}")
+    paths = sorted(files_below(folder))
     masks = [p for p in paths if p.suffix.lower() in _MASK_SUFFIXES]
+    lost = [path for path in (masks if pattern is None else paths) if not path.exists()]
+    if lost:
+        raise DataError(f"{len(lost)} links lead nowhere: {shortened(lost)}. Fetch their files, or remove the links")
     if not (masks if pattern is None else paths):
         raise DataError(f"{folder}: the folder and its subfolders hold no mask ({', '.join(_MASK_SUFFIXES)})")
     if pattern is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -91,7 +92,7 @@ class PairReader:
         try:
             outcome = self._measured(files, prediction, target)
         except (DataError, InvalidValue) as error:
-            return self._refused(files, str(files.target), error)
+            return self._refused(files, _named_by(error, files), error)
         return outcome if damage is None else replace(outcome, problem=damage)
 
     def _read(self, path: Any) -> MaskFile:
@@ -105,7 +106,7 @@ class PairReader:
         return PairOutcome(files=files, problem=Problem(kind=kind, file=file, message=message))
 
     def _measured(self, files: MaskFiles, prediction: MaskFile | None, target: MaskFile) -> PairOutcome:
-        counted = self._counted(prediction, target)
+        counted = self._counted(files, prediction, target)
         problem = self._problem(files, prediction, target, counted)
         unpredicted = counted.unpredicted(self.labels.num_classes)
         record = ImageRecord(
@@ -118,18 +119,18 @@ class PairReader:
         if problem is None and self.finish is not None:
             record = self.finish(self, record, files, prediction, target)
         differs = None
-        if prediction is not None and self.same_ids:
+        if prediction is not None and self._ids_agree:
             differs = _palette_difference(prediction.palette, target.palette, counted)
         return PairOutcome(files=files, record=record, problem=problem, palette_differs=differs)
 
-    def _counted(self, prediction: MaskFile | None, target: MaskFile) -> _Counted:
-        target_bytes, target_ids = _as_bytes(target.ids)
+    def _counted(self, files: MaskFiles, prediction: MaskFile | None, target: MaskFile) -> _Counted:
+        target_bytes, target_ids = _as_bytes(target.ids, files.target)
         if prediction is None:
             pixels = np.bincount(target_bytes.reshape(-1), minlength=BYTE_VALUES)
             stored = target_ids[np.flatnonzero(pixels)]
             nothing = np.full(stored.shape, IGNORED, dtype=np.int64)
             return _Counted(stored, nothing, pixels[pixels > 0], self.target_lookup[stored], nothing.astype(np.int16))
-        prediction_bytes, prediction_ids = _as_bytes(prediction.ids)
+        prediction_bytes, prediction_ids = _as_bytes(prediction.ids, files.prediction)
         table = pair_counts(prediction_bytes, target_bytes)
         assert table is not None  # both are bytes
         cells = np.flatnonzero(table)
@@ -173,6 +174,13 @@ class PairReader:
     def same_ids(self) -> bool:
         """Whether predictions hold the same ids as targets, not train ids."""
         return self.mask_encoding == "ids" and self.labels.train_to_stored is not None
+
+    @cached_property
+    def _ids_agree(self) -> bool:
+        """Whether a class has one id on both sides, so that its colours should be one too."""
+        classes = slice(self.labels.num_classes)
+        alike = np.array_equal(self.target_lookup[classes], self.prediction_lookup[classes])
+        return self.mask_encoding == "ids" and (self.same_ids or alike)
 
     @cached_property
     def target_lookup(self) -> Lookup:
@@ -229,23 +237,29 @@ def _lookup(mapping: Any) -> Lookup:
     return table
 
 
-def _as_bytes(ids: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _as_bytes(ids: NDArray[Any], source: Path | None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Returns a mask as bytes, and the stored id of each byte.
 
     Raises:
-        DataError: a 16-bit mask holds more different ids than there are bytes.
+        DataError: a 16-bit mask holds more different ids than there are bytes; names the file.
     """
     if ids.dtype == np.uint8:
         return ids, np.arange(BYTE_VALUES)
     present = np.flatnonzero(np.bincount(ids.reshape(-1), minlength=_LOOKUP_SIZE))
     if present.size > BYTE_VALUES:
         raise DataError(
-            f"a 16-bit file with {present.size} different ids is no mask of classes (depth, or instance numbers?); "
-            "give the folder of the label ids"
+            f"{source}: a 16-bit file with {present.size} different ids is no mask of classes (depth, or instance "
+            "numbers?); give the folder of the label ids"
         )
     rank = np.zeros(_LOOKUP_SIZE, dtype=np.uint8)
     rank[present] = np.arange(present.size, dtype=np.uint8)
     return rank[ids], np.pad(present, (0, BYTE_VALUES - present.size)).astype(np.int64)
+
+
+def _named_by(error: Exception, files: MaskFiles) -> str:
+    """Returns the file that a message begins with; the target where it names none."""
+    beside = (files.prediction, files.instances)
+    return next((str(path) for path in beside if str(error).startswith(f"{path}: ")), str(files.target))
 
 
 def _message_of(labels: LabelSpace, stored: NDArray[Any], source: str) -> str:
@@ -264,7 +278,8 @@ def _size_problem(files: MaskFiles, prediction: MaskFile, target: MaskFile) -> P
 def _palette_difference(first: bytes | None, second: bytes | None, counted: _Counted) -> str | None:
     if first is None or second is None or first == second:
         return None
-    for stored in np.unique(np.concatenate([counted.stored, counted.guessed])).tolist():
+    valid = counted.truth != IGNORED
+    for stored in np.unique(np.concatenate([counted.stored[valid], counted.guessed[valid]])).tolist():
         place = slice(3 * stored, 3 * stored + 3)
         if len(first) >= place.stop and len(second) >= place.stop and first[place] != second[place]:
             return f"id {stored} is {tuple(first[place])} there and {tuple(second[place])} in the target"

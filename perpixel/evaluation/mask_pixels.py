@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perpixel.data.decoding import MaskFile, read_mask_file
+from perpixel.errors import DataError, InvalidValue
 from perpixel.evaluation.mask_folders import MaskFiles
 from perpixel.evaluation.mask_pairs import Lookup, PairReader
 from perpixel.evaluation.measures import IGNORED, ImageRecord
@@ -25,7 +26,11 @@ __all__ = ["add_pixels"]
 def add_pixels(
     reader: PairReader, record: ImageRecord, files: MaskFiles, prediction: MaskFile | None, target: MaskFile
 ) -> ImageRecord:
-    """Returns a record with what is measured on the maps themselves (`PairReader.finish`)."""
+    """Returns a record with what is measured on the maps themselves (`PairReader.finish`).
+
+    Raises:
+        DataError: the instance numbers cannot be read or do not fit the target; names their file.
+    """
     truth = _translated(target.ids, reader.target_lookup)
     if prediction is None:
         guess = np.full_like(truth, IGNORED)
@@ -37,7 +42,10 @@ def add_pixels(
     scores = CityscapesScores()
     instances = None if files.instances is None else read_mask_file(files.instances).ids
     stored = np.zeros_like(target.ids) if prediction is None else _cityscapes_ids(prediction.ids)
-    scores.add(stored, target.ids, instances)
+    try:
+        scores.add(stored, target.ids, instances)
+    except InvalidValue as error:
+        raise DataError(f"{files.instances}: {error}") from error
     return replace(record, cityscapes=scores)
 
 

@@ -8,12 +8,14 @@ being absent.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perpixel.errors import InvalidValue, nearest
+from perpixel.metrics.bf_score import bf_score
+from perpixel.metrics.boundary_iou import boundary_iou_counts
 from perpixel.metrics.cityscapes import CityscapesScores
 from perpixel.metrics.convention_rules import JointCounts
 from perpixel.metrics.conventions import CONVENTIONS
@@ -22,11 +24,54 @@ from perpixel.metrics.image_counts import image_counts
 if TYPE_CHECKING:
     from perpixel.metrics.neuron_segmentation import NeuronScores
 
-__all__ = ["IGNORED", "ImageRecord", "ImageScore", "Measures"]
+__all__ = ["IGNORED", "BoundaryOptions", "ImageRecord", "ImageScore", "Measures"]
 
 Counts: TypeAlias = NDArray[np.int64]
 
 IGNORED = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundaryOptions:
+    """How contours and bands are compared: the arguments of `bf_score`, and ``dilation_ratio`` of Boundary IoU.
+
+    Raises:
+        InvalidValue: an option is not as these two take it.
+    """
+
+    tolerance_px: float | None = None
+    tolerance_diagonal: float = 0.0075
+    strict: bool = False
+    connectivity: int = 4
+    border_is_contour: bool = False
+    void: Literal["copied", "dropped"] = "copied"
+    matching: Literal["nearest", "one_to_one"] = "nearest"
+    dilation_ratio: float = 0.02
+
+    def __post_init__(self) -> None:
+        pixel = np.zeros((1, 1), np.uint8)
+        self.bf_scores(pixel, pixel, 1)
+        self.boundary_iou(pixel, pixel, 1)
+
+    def bf_scores(self, prediction: NDArray[Any], target: NDArray[Any], num_classes: int) -> NDArray[np.float64]:
+        """Returns the BF scores (K,) of one pair of train ids (H, W)."""
+        return bf_score(
+            prediction,
+            target,
+            num_classes,
+            tolerance_px=self.tolerance_px,
+            tolerance_diagonal=self.tolerance_diagonal,
+            strict=self.strict,
+            connectivity=self.connectivity,
+            border_is_contour=self.border_is_contour,
+            void=self.void,
+            matching=self.matching,
+        )
+
+    def boundary_iou(self, prediction: NDArray[Any], target: NDArray[Any], num_classes: int) -> Counts:
+        """Returns intersections and unions (K, 2) of one pair of train ids (H, W)."""
+        counts = boundary_iou_counts(prediction, target, num_classes, dilation_ratio=self.dilation_ratio)
+        return np.stack(counts, axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +86,7 @@ class Measures:
     """Errors near true borders and inside regions, with this width in pixels."""
     boundary: bool = False
     """BF score and Boundary IoU."""
+    boundary_options: BoundaryOptions = BoundaryOptions()
     trimap_px: tuple[float, ...] = ()
     """Widths of the bands around true borders that are scored alone, pixels."""
     region_sizes: bool = False
@@ -58,7 +104,7 @@ class Measures:
         for name, width in (("border_width_px", self.border_width_px), *(("trimap_px", w) for w in self.trimap_px)):
             if width is not None and not width >= 0:
                 raise InvalidValue(f"{name} is a distance in pixels, at least 0, got {width}")
-        if len(set(self.trimap_px)) < len(self.trimap_px):
+        if len({f"{width:g}" for width in self.trimap_px}) < len(self.trimap_px):  # as the keys of the JSON have it
             raise InvalidValue(f"trimap_px holds a width twice: {', '.join(f'{w:g}' for w in self.trimap_px)}")
         for name in self.conventions:
             if name not in CONVENTIONS:

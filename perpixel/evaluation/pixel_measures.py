@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from perpixel.errors import InvalidValue
 from perpixel.evaluation.measures import IGNORED, ImageRecord, Measures
-from perpixel.metrics.bf_score import bf_score
 from perpixel.metrics.border_errors import border_error_counts
-from perpixel.metrics.boundary_iou import boundary_iou_counts
 from perpixel.metrics.confusion import confusion_matrix
 from perpixel.metrics.convention_rules import joint_counts
 from perpixel.metrics.neuron_segmentation import neuron_segmentation_scores
@@ -86,9 +84,8 @@ def with_pixels(record: ImageRecord, prediction: NDArray[Any], target: NDArray[A
         errors = border_error_counts(prediction, target, labels, width_px=measures.border_width_px)
         found["border_errors"] = errors[:num_classes]
     if measures.boundary:
-        found["bf_scores"] = bf_score(prediction, target, labels)[:num_classes]
-        shared, either = boundary_iou_counts(prediction, target, labels)
-        found["boundary_iou"] = np.stack([shared, either], axis=1)[:num_classes]
+        found["bf_scores"] = measures.boundary_options.bf_scores(prediction, target, labels)[:num_classes]
+        found["boundary_iou"] = measures.boundary_options.boundary_iou(prediction, target, labels)[:num_classes]
     if measures.trimap_px:
         bands = trimap_confusions(prediction, target, labels, widths_px=measures.trimap_px)
         found["trimaps"] = np.zeros((len(bands), num_classes, num_classes + 1), dtype=np.int64)
@@ -96,5 +93,7 @@ def with_pixels(record: ImageRecord, prediction: NDArray[Any], target: NDArray[A
     if measures.region_sizes:
         found["region_sizes"] = region_size_counts(prediction, target, labels)[:num_classes]
     if measures.neurons:
-        found["neurons"] = neuron_segmentation_scores(prediction, target)
+        # Pixels without a class become membrane, each a segment of its own: as a cell they would be right by chance.
+        cells = np.where(prediction < num_classes, prediction, np.uint8(0))
+        found["neurons"] = neuron_segmentation_scores(cells, target)
     return replace(record, **found)

@@ -114,8 +114,18 @@ def evaluate_masks(
         counts_unpredicted=missing == "wrong",
         unread=tuple(findings.unread),
         refused=refused,
-        notes=(*matched.notes, *findings.notes(len(matched.images))),
+        notes=(*matched.notes, *findings.notes(len(matched.images)), *_nothing_valid(totals, labels)),
     )
+
+
+def _nothing_valid(totals: Totals, labels: LabelSpace) -> list[str]:
+    if totals.counts.any():
+        return []
+    ids = ", ".join(str(i) for i in labels.ignored_ids)
+    return [
+        f"no target holds a pixel that is scored: all are of ids that label space {labels.name!r} ignores ({ids}); "
+        "are the masks of another label space?"
+    ]
 
 
 def _check_options(
@@ -167,7 +177,8 @@ class _Findings:
     def note(self, outcome: PairOutcome) -> None:
         problem = outcome.problem
         if problem is not None and problem.kind == "damaged":
-            self.unread.append(UnreadFile(file=problem.file, reason=problem.message))
+            scored = outcome.record is not None
+            self.unread.append(UnreadFile(file=problem.file, reason=problem.message, counts_as_wrong=scored))
         elif problem is not None:
             self.problems.setdefault(problem.kind, []).append(problem)
         if outcome.palette_differs is not None:
@@ -175,8 +186,8 @@ class _Findings:
 
     @property
     def only_foreign_ids(self) -> bool:
-        """Whether nothing but ids outside the classes was found, which other toolkits may take."""
-        return self.problems.keys() <= {"target", "outside"}
+        """Whether nothing but ids that are no class was found, which other toolkits may take."""
+        return self.problems.keys() <= {"target", "outside", "ignored"}
 
     def refusal(self) -> str | None:
         """One message about everything that is refused."""
@@ -201,4 +212,5 @@ def _summary(kind: str, problems: list[Problem]) -> str:
     pixels = sum(problem.pixels for problem in problems)
     on = f" ({pixels} pixels)" if pixels else ""
     others = shortened(problem.file for problem in problems[1:])
-    return f"{len(problems)} {_KINDS[kind]}{on}: {problems[0].message} The same in {others}"
+    first = problems[0].message
+    return f"{len(problems)} {_KINDS[kind]}{on}: {first}{'' if first.endswith('.') else '.'} The same in {others}"

@@ -19,8 +19,8 @@ from perpixel.evaluation.measures import ImageRecord, ImageScore, Measures
 from perpixel.metrics.calibration import Calibration
 from perpixel.metrics.cityscapes import CityscapesScores
 from perpixel.metrics.conventions import ConventionScores
-from perpixel.metrics.image_counts import scores_of_counts
-from perpixel.metrics.neuron_segmentation import NeuronSegmentation
+from perpixel.metrics.image_counts import image_counts, scores_of_counts
+from perpixel.metrics.neuron_segmentation import NEURON_SCORES, NeuronSegmentation, neuron_values
 from perpixel.metrics.region_sizes import DEFAULT_SIZE_THRESHOLDS
 from perpixel.metrics.scores import Scores, scores
 
@@ -31,12 +31,30 @@ Counts: TypeAlias = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class _ImageRow:
-    """What is kept per image; a few hundred bytes."""
+    """What is kept per image, for intervals over images; a few hundred bytes, some thousand with all measures."""
 
     name: str
     counts: Counts
     bf_scores: NDArray[np.float64] | None
     boundary_iou: Counts | None
+    trimaps: Counts | None
+    region_sizes: Counts | None
+    neurons: NDArray[np.float64] | None
+    cityscapes: CityscapesScores | None
+
+    @classmethod
+    def of(cls, record: ImageRecord) -> _ImageRow:
+        bands, sizes, neurons = record.trimaps, record.region_sizes, record.neurons
+        return cls(
+            name=record.name,
+            counts=record.counts,
+            bf_scores=record.bf_scores,
+            boundary_iou=record.boundary_iou,
+            trimaps=None if bands is None else np.array([image_counts(b[:, :-1], b[:, -1]) for b in bands]),
+            region_sizes=None if sizes is None else sizes.sum(axis=0),
+            neurons=None if neurons is None else neuron_values(neurons),
+            cityscapes=record.cityscapes,
+        )
 
 
 class Totals:
@@ -85,7 +103,7 @@ class Totals:
             self.conventions.add_counts(record.pairs)
         if record.cityscapes is not None:
             self.cityscapes.merge(record.cityscapes)
-        self._rows[record.index] = _ImageRow(record.name, record.counts, record.bf_scores, record.boundary_iou)
+        self._rows[record.index] = _ImageRow.of(record)
 
     def merge(self, other: Totals) -> None:
         """Adds the images of another part of the same data set, as other ranks count them.
@@ -134,16 +152,41 @@ class Totals:
         rows = [row.boundary_iou for row in self._ordered() if row.boundary_iou is not None]
         return np.array(rows, dtype=np.int64).reshape(-1, self.num_classes, 2)
 
+    @property
+    def image_trimaps(self) -> Counts:
+        """(N, W, K, 3) right, true and predicted pixels of each band; N = 0 where there are none."""
+        rows = [row.trimaps for row in self._ordered() if row.trimaps is not None]
+        return np.array(rows, dtype=np.int64).reshape(-1, len(self.trimaps), self.num_classes, 3)
+
+    @property
+    def image_region_sizes(self) -> Counts:
+        """(N, S, 3) regions, pixels and recalled pixels by size, of all classes; N = 0 where they were not measured."""
+        rows = [row.region_sizes for row in self._ordered() if row.region_sizes is not None]
+        return np.array(rows, dtype=np.int64).reshape(-1, *self.region_sizes.shape[1:])
+
+    @property
+    def image_neurons(self) -> NDArray[np.float64]:
+        """(N, 6) the scores of `NEURON_SCORES`; N = 0 where they were not measured."""
+        rows = [row.neurons for row in self._ordered() if row.neurons is not None]
+        return np.array(rows, dtype=np.float64).reshape(-1, len(NEURON_SCORES))
+
+    @property
+    def image_cityscapes(self) -> tuple[CityscapesScores, ...]:
+        """Cityscapes' sums of each image; empty where they were not measured."""
+        return tuple(row.cityscapes for row in self._ordered() if row.cityscapes is not None)
+
     def _ordered(self) -> Iterable[_ImageRow]:
         return (self._rows[index] for index in sorted(self._rows))
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnreadFile:
-    """A file that could not be read, so that its image is not in the scores."""
+    """A file that could not be read."""
 
     file: str
     reason: str
+    counts_as_wrong: bool = False
+    """Whether its image is scored, wrong in every valid pixel (``missing="wrong"``), and not left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +198,7 @@ class Evaluation:
     counts_unpredicted: bool = False
     """Whether valid pixels may lack a predicted class (saved masks with ``missing="wrong"``)."""
     unread: tuple[UnreadFile, ...] = ()
-    """Files that are damaged; their images are left out."""
+    """Files that are damaged."""
     refused: str | None = None
     """Why the masks have no scores, although other toolkits' conventions could be counted."""
     notes: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from perpixel.errors import MissingExtra
 
-__all__ = ["GDAL_BYTES", "GEO_HINT", "gdal", "has_rasterio", "is_georeferenced", "rasterio_module"]
+__all__ = ["GDAL_BYTES", "GEO_HINT", "gdal", "has_rasterio", "holds_more_than_a_picture", "rasterio_module"]
 
 GEO_HINT = "The extra 'geo' (pip install 'perpixel[geo]') reads TIFF files by windows."
 
@@ -52,12 +52,16 @@ def gdal() -> Iterator[None]:
         yield
 
 
-def is_georeferenced(path: Path) -> bool:
-    """Tells whether a file is a TIFF whose place on Earth a class map can keep; False without rasterio."""
+def holds_more_than_a_picture(path: Path, channels: int) -> bool:
+    """Tells whether a file is a TIFF that reading it as a picture would take something from; False without rasterio.
+
+    That is its place on Earth, its nodata value, or the bands of a network that takes neither grey nor RGB.
+    """
     if path.suffix.lower() not in (".tif", ".tiff") or not has_rasterio():
         return False
     try:
         with gdal(), rasterio_module().open(path) as dataset:
-            return dataset.crs is not None
+            placed = dataset.crs is not None or not dataset.transform.is_identity or bool(dataset.gcps[0])
+            return placed or dataset.nodata is not None or (channels not in (1, 3) and dataset.count == channels)
     except rasterio_module().errors.RasterioError:
         return False

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from glob import has_magic
 from pathlib import Path
 
+from perpixel.data.file_search import files_below
 from perpixel.data.image_files import IMAGE_SUFFIXES
 from perpixel.errors import DataError
 
@@ -33,7 +34,7 @@ def collect_inputs(inputs: Iterable[str | Path]) -> list[Path]:
     """Returns the images that files, folders (with subfolders) and glob patterns name, each once, in natural order.
 
     Files that are named singly are taken whatever their suffix; from folders and globs those with an image suffix.
-    Hidden files and folders are left out.
+    Links to files and folders are followed; hidden files and folders are left out.
 
     Raises:
         DataError: one of the inputs does not exist or holds no image.
@@ -53,7 +54,7 @@ def find_inputs(inputs: Iterable[str | Path], *, out: Path | None = None) -> lis
         raise DataError("no inputs: name at least one image, folder or glob pattern")
     for text in named:
         for file in sorted(_expand(text, out), key=lambda file: natural_key(file.relative)):
-            found.setdefault(file.path.resolve(), file)
+            found.setdefault(file.path.parent.resolve() / file.path.name, file)
     return list(found.values())
 
 
@@ -100,7 +101,7 @@ def _expand(text: str, out: Path | None) -> list[InputFile]:
     if path.is_dir():
         if out is not None and out.resolve() == path.resolve():
             raise DataError(f"{path} is both input and output; give another out folder, it may lie inside")
-        files = [InputFile(path=file, root=path) for file in path.rglob("*") if _is_image(file, path, out)]
+        files = [InputFile(path=file, root=path) for file in files_below(path) if _is_image(file, path, out)]
         if not files:
             raise DataError(f"{path}: the folder and its subfolders hold no image file ({suffixes})")
         return files
@@ -117,7 +118,7 @@ def _expand(text: str, out: Path | None) -> list[InputFile]:
 
 
 def _is_image(file: Path, root: Path, out: Path | None) -> bool:
-    if file.suffix.lower() not in IMAGE_SUFFIXES or not file.is_file():
+    if file.suffix.lower() not in IMAGE_SUFFIXES or not (file.is_file() or file.is_symlink()):
         return False
     if any(part.startswith(".") for part in file.relative_to(root).parts):
         return False

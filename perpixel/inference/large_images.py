@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from perpixel.data.image_files import MAX_PIXELS, image_head
 from perpixel.errors import DataError, InvalidValue
 from perpixel.inference.drawing import display_image, overlay
-from perpixel.inference.geo import GEO_HINT, has_rasterio, is_georeferenced
+from perpixel.inference.geo import GEO_HINT, has_rasterio, holds_more_than_a_picture
 from perpixel.inference.memory import bytes_text, free_memory
 from perpixel.inference.raster_files import (
     GeoRaster,
@@ -33,7 +33,7 @@ from perpixel.inference.raster_files import (
 )
 from perpixel.inference.segmenter import Segmenter
 from perpixel.inference.tile_cost import TileCost, measure_tile_cost
-from perpixel.inference.tile_plan import TilePlan, given_size, plan_tiles
+from perpixel.inference.tile_plan import TilePlan, given_size, least_bytes, plan_tiles, whole_bytes
 from perpixel.inference.tile_runs import TileRuns, disagreement
 
 __all__ = ["LargeImages", "LargeResult", "plan_raster", "segment_raster", "tile_cost", "tileable"]
@@ -46,6 +46,7 @@ SMALL_PIXELS = 4_000_000
 _NOTHING = TileCost(fixed_bytes=0, bytes_per_pixel=0, period=None)  # small images are not worth measuring
 _PREVIEW_SIDE = 1024
 _BATCH_ON_GPU = 8
+_COPIES = 4  # raw pixels as the file has them, as a batch, 16 bits in 32, and the classes that are written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +116,8 @@ class LargeImages:
             raise DataError(
                 f"{path}: is read by windows alone, but {self._needs_whole}; write it as PNG or leave that out"
             )
-        with open_raster(path, max_pixels=self._max_pixels) as raster:
+        channels = self._segmenter.preprocessing.num_channels
+        with open_raster(path, max_pixels=self._max_pixels, channels=channels) as raster:
             plan = plan_raster(self._segmenter, raster, memory_bytes=self._memory(), cost=self._cost_for(raster.size))
             if self._on_plan is not None:
                 self._on_plan(path, plan)
@@ -135,14 +137,13 @@ class LargeImages:
             return False
         if self._needs_whole:
             return True
-        if is_georeferenced(path):
+        if holds_more_than_a_picture(path, self._segmenter.preprocessing.num_channels):
             return False
         if self._is_small(size):
             return True
         if math.prod(size) > MAX_PIXELS:
             return False
-        network = self._segmenter.network
-        return plan_tiles(network, size, memory_bytes=self._memory(), cost=self._cost_for(size)).tiles == 1
+        return whole_bytes(self._segmenter.network, size, self._cost_for(size)) <= self._memory()
 
     def _is_small(self, size: tuple[int, int]) -> bool:
         return self._memory_bytes is None and math.prod(size) <= SMALL_PIXELS
@@ -172,7 +173,7 @@ def tileable(segmenter: Segmenter) -> str | None:
 
 
 def tile_cost(segmenter: Segmenter, *, memory_bytes: int, dtype: torch.dtype = torch.uint8) -> TileCost:
-    """Measures what tiles of this model cost (`measure_tile_cost`)."""
+    """Measures what tiles of this model cost (`measure_tile_cost`), and adds what is held of a tile beside that."""
     contract: Any = segmenter.network
 
     def work(images: Tensor) -> tuple[int, int]:
@@ -181,7 +182,7 @@ def tile_cost(segmenter: Segmenter, *, memory_bytes: int, dtype: torch.dtype = t
             scores.classes()
         return int(scores.logits.shape[-2]), int(scores.logits.shape[-1])
 
-    return measure_tile_cost(
+    cost = measure_tile_cost(
         work,
         segmenter.network,
         given=lambda size: given_size(contract, size),
@@ -189,6 +190,10 @@ def tile_cost(segmenter: Segmenter, *, memory_bytes: int, dtype: torch.dtype = t
         device=segmenter.device,
         dtype=dtype,
     )
+    if segmenter.device.type != "cpu":
+        return cost
+    beside = _COPIES * segmenter.preprocessing.num_channels
+    return replace(cost, bytes_per_pixel=cost.bytes_per_pixel + beside)
 
 
 def plan_raster(
@@ -214,25 +219,32 @@ def plan_raster(
     plan = plan_tiles(
         segmenter.network,
         raster.size,
-        memory_bytes=_room(segmenter, raster, memory_bytes),
+        memory_bytes=_room(segmenter, raster, memory_bytes, cost),
         cost=cost,
         tile=tile,
         margin=margin,
         max_batch=_BATCH_ON_GPU if segmenter.device.type == "cuda" else 1,
+        in_all=lambda needed: needed + _held(segmenter, raster, needed // 2),
     )
     return plan if plan.tiles == 1 else plan.measured(disagreement(segmenter, raster, plan, cost))
 
 
-def _room(segmenter: Segmenter, raster: Raster, memory_bytes: int) -> int:
-    """Returns what is left for tiles beside what the open file takes; a GPU's memory holds none of that."""
+def _held(segmenter: Segmenter, raster: Raster, most: int) -> int:
+    """Returns what the open file takes beside tiles, of GDAL at most so much; a GPU's memory holds none of it."""
     if segmenter.device.type != "cpu":
-        return memory_bytes
-    held = min(raster.held_bytes, memory_bytes // 3) if isinstance(raster, GeoRaster) else raster.held_bytes
+        return 0
+    return min(raster.held_bytes, most) if isinstance(raster, GeoRaster) else raster.held_bytes
+
+
+def _room(segmenter: Segmenter, raster: Raster, memory_bytes: int, cost: TileCost) -> int:
+    """Returns what is left for tiles beside what the open file takes."""
+    held = _held(segmenter, raster, memory_bytes // 3)
     if held >= memory_bytes:
+        least = math.ceil((held + least_bytes(segmenter.network, raster.size, cost)) / 1e6)
         raise InvalidValue(
             f"{raster.path}: its decoded pixels and their class map take {bytes_text(held)} of the "
-            f"{bytes_text(memory_bytes)} allowed; give more, or a file that is read by windows: .npy or TIFF. "
-            f"{GEO_HINT}"
+            f"{bytes_text(memory_bytes)} allowed; give --memory {least}MB or more, or a file that is read by windows: "
+            f".npy or TIFF. {GEO_HINT}"
         )
     return memory_bytes - held
 
@@ -275,6 +287,7 @@ def segment_raster(
             counts += np.bincount(classes.reshape(-1), minlength=256)
             preview.add(window, classes, pixels)
             done += 1
+            del classes, pixels, nothing  # before the next tile is there too
             if on_tile is not None:
                 on_tile(done, plan.tiles)
     return LargeResult(

@@ -9,6 +9,7 @@ it is PyTorch's own count of the device.
 from __future__ import annotations
 
 import ctypes
+import math
 import re
 import resource
 import sys
@@ -36,10 +37,10 @@ def parse_bytes(text: str | int) -> int:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text))
     unit = _UNITS.get(match.group(2).upper()) if match else None
-    amount = int(float(match.group(1)) * unit) if match and unit else 0
-    if amount < 1:
+    amount = float(match.group(1)) * unit if match and unit else 0.0
+    if not 1 <= amount < math.inf:
         raise InvalidValue(f"memory is an amount such as 4GB, 512MiB or 2000000000 (bytes), got {text!r}")
-    return amount
+    return int(amount)
 
 
 def bytes_text(amount: float) -> str:

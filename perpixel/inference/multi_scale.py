@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from perpixel.data.image_files import MAX_PIXELS
 from perpixel.errors import InvalidValue
 from perpixel.inference.procedures import (
     BOTH,
@@ -46,7 +47,7 @@ class MultiScale:
     the network's own memory it takes one running sum (B, K, H, W), and with windows one map (B, K, h, w) more.
 
     Raises:
-        InvalidValue: scales, average or the limit are not usable.
+        InvalidValue: scales, average or the limit are not usable, or a scale makes more than 178 million pixels.
     """
 
     scales: Sequence[float] = SCALES
@@ -109,6 +110,11 @@ def _view(x: Tensor, scale: float, scorer: Scorer) -> Tensor:
     if scale == 1:
         return x
     height, width = (max(1, round(side * scale)) for side in x.shape[-2:])
+    if height * width > MAX_PIXELS:
+        raise InvalidValue(
+            f"scale {scale:g} makes {height} x {width} pixels of {x.shape[-2]} x {x.shape[-1]}, more than the "
+            f"{MAX_PIXELS} of the largest view; give a smaller scale (1 is the image's own size)"
+        )
     size = scorer.fitting_size(height, width)
     if size[0] > _MOST_STRETCHED * height or size[1] > _MOST_STRETCHED * width:
         size = (height, width)

@@ -60,7 +60,7 @@ def opencv_resize(images: Tensor, size: tuple[int, int], *, channels: int | None
 def _resized(images: Tensor, size: tuple[int, int], steps: tuple[float, float], channels: int) -> Tensor:
     if min(size) < 1:
         raise InvalidValue(f"an image of {tuple(images.shape[-2:])} pixels cannot become {size}; use a larger scale")
-    if tuple(images.shape[-2:]) == tuple(size) and steps == (1.0, 1.0):
+    if tuple(images.shape[-2:]) == tuple(size):  # whatever the factor
         return images
     if images.dtype == torch.uint8:
         return _halved(images, size) if steps == (2.0, 2.0) else _fixed_point(images, size, steps)

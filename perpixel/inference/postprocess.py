@@ -211,6 +211,8 @@ def parse_thresholds(spec: str) -> dict[str, float]:
         name, equals, number = part.rpartition("=")
         if not equals or not name.strip():
             raise ConfigError(f"thresholds {spec!r}: {part!r} is not name=number; names with commas go into a file")
+        if name.strip() in values:
+            raise ConfigError(f"thresholds {spec!r}: {name.strip()!r} is named twice; give one threshold per class")
         try:
             values[name.strip()] = float(number)
         except ValueError as error:

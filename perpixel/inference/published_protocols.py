@@ -315,8 +315,8 @@ class DeepLab:
             size = _usable((int((whole[0] - 1) * scale + 1), int((whole[1] - 1) * scale + 1)), scale)
             view = resize(x, size, align_corners=True)
             for orientation in BOTH if self.flip else PLAIN:
-                scores = stretched(scorer.input_scores(view, orientations=(orientation,)), whole)
-                add_scores(total, replace(scores, size=(height, width), align_corners=True), "probabilities")
+                scores = replace(scorer.input_scores(view, orientations=(orientation,)), align_corners=True)
+                add_scores(total, replace(stretched(scores, whole), size=(height, width)), "probabilities")
         total /= len(self.scales) * (1 + self.flip)
         return ScoreMap(
             logits=total, covered=(height, width), size=(height, width), align_corners=False, probabilities=True

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Protocol
 
 import numpy as np
@@ -73,15 +74,18 @@ class ClassMapFile(Protocol):
 
 
 @contextmanager
-def open_raster(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[Raster]:
+def open_raster(path: str | Path, *, max_pixels: int = MAX_PIXELS, channels: int | None = None) -> Iterator[Raster]:
     """Opens an image for reading by windows; nothing is decoded yet where it can be read from disk.
 
     Args:
         path: `.npy` (H, W) or (H, W, C) uint8 or uint16; TIFF; or any format that `read_image` knows.
         max_pixels: Files that must be decoded at once may have so many.
+        channels: How many are wanted: the last band of a TIFF that is marked as alpha, as GDAL marks the fourth of four
+            unless told, is a channel where just this number comes out with it.
 
     Raises:
-        DataError: the file cannot be read, is empty, has another dtype, or is too large to be decoded at once.
+        DataError: the file cannot be read, is empty, has another dtype or several pages, or is too large to be decoded
+            at once.
     """
     path = Path(path)
     if not path.is_file():
@@ -89,7 +93,7 @@ def open_raster(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[R
     if path.suffix.lower() == _NPY:
         yield NumpyRaster(path)
     elif path.suffix.lower() in _TIFF and has_rasterio():
-        with _geo_raster(path) as raster:
+        with _geo_raster(path, channels) as raster:
             yield raster
     else:
         yield DecodedRaster(path, max_pixels)
@@ -119,20 +123,22 @@ class NumpyRaster(_PlainRaster):
         self._planar = array.ndim == 2
         self.size = int(array.shape[0]), int(array.shape[1])
         self.channels = 1 if self._planar else int(array.shape[2])
-        self.dtype = array.dtype
+        self.dtype = array.dtype.newbyteorder("=")
 
     def read(self, window: Window) -> NDArray[Any]:
         """Returns the pixels (C, h, w)."""
         top, left, bottom, right = _checked(window, self)
         part = self._mapped()[top:bottom, left:right]
         part = part[None] if self._planar else part.transpose(2, 0, 1)
-        return np.array(part, order="C")
+        return np.array(part, dtype=self.dtype, order="C")
 
     def _mapped(self) -> NDArray[Any]:
         try:
-            array: NDArray[Any] = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{self.path}: cannot be read as a NumPy array: {error}") from error
+            array: NDArray[Any] = np.lib.format.open_memmap(self.path, mode="r")
+        except (OSError, ValueError, OverflowError, SyntaxError, TokenError) as error:
+            raise DataError(
+                f"{self.path}: cannot be read as a NumPy array: {error}; write it with numpy.save"
+            ) from error
         if array.ndim not in (2, 3) or 0 in array.shape:
             raise DataError(
                 f"{self.path}: an image array is (H, W) or (H, W, C) without empty sides, got shape {array.shape}"
@@ -165,16 +171,22 @@ class DecodedRaster(_PlainRaster):
 
 
 class GeoRaster:
-    """A TIFF that rasterio holds open; an alpha channel is left out, its transparent pixels are missing ones."""
+    """A TIFF that rasterio holds open; an alpha channel is left out, its transparent pixels are missing ones.
+
+    With ``channels`` alpha is one of them where just that many come out with it.
+    """
 
     held_bytes = GDAL_BYTES
 
-    def __init__(self, path: Path, dataset: Any) -> None:
+    def __init__(self, path: Path, dataset: Any, channels: int | None = None) -> None:
         self.path = path
         self._dataset = dataset
-        self._bands = [
+        if len(dataset.subdatasets) > 1:
+            raise DataError(f"{path}: holds {len(dataset.subdatasets)} pages; write each into its own file")
+        opaque = [
             index for index, kind in zip(dataset.indexes, dataset.colorinterp, strict=True) if kind.name != "alpha"
         ]
+        self._bands = list(dataset.indexes) if dataset.count == channels else opaque
         self.size = int(dataset.height), int(dataset.width)
         self.channels = len(self._bands)
         kinds = {dataset.dtypes[index - 1] for index in self._bands}
@@ -184,7 +196,9 @@ class GeoRaster:
         _check_dtype(path, self.dtype)
         if "palette" in [kind.name for kind in dataset.colorinterp]:
             raise DataError(f"{path}: a TIFF with a palette is not read by windows; write it as RGB")
-        self._whole = all(flags == [_mask_flag("all_valid")] for flags in dataset.mask_flag_enums)
+        marks = {flag.name for flags in dataset.mask_flag_enums for flag in flags}
+        alpha_is_read = "alpha" in marks and self._bands != opaque
+        self._whole = alpha_is_read or marks == {"all_valid"}
 
     def read(self, window: Window) -> NDArray[Any]:
         """Returns the pixels (C, h, w)."""
@@ -204,14 +218,19 @@ class GeoRaster:
 
     @property
     def place(self) -> dict[str, Any]:
-        """Returns crs and transform, and whether pixels may be missing."""
+        """Returns crs and transform or ground control points, and whether pixels may be missing."""
         transform = self._dataset.transform
         place = None if transform.is_identity else transform
-        return {"crs": self._dataset.crs, "transform": place, "has_missing": not self._whole}
+        return {
+            "crs": self._dataset.crs,
+            "transform": place,
+            "gcps": self._dataset.gcps,
+            "has_missing": not self._whole,
+        }
 
 
 @contextmanager
-def _geo_raster(path: Path) -> Iterator[GeoRaster]:
+def _geo_raster(path: Path, channels: int | None) -> Iterator[GeoRaster]:
     rasterio = rasterio_module()
     with gdal():
         try:
@@ -219,7 +238,7 @@ def _geo_raster(path: Path) -> Iterator[GeoRaster]:
         except rasterio.errors.RasterioError as error:
             raise DataError(f"{path}: cannot be read as TIFF: {error}") from error
         with dataset:
-            yield GeoRaster(path, dataset)
+            yield GeoRaster(path, dataset, channels)
 
 
 def class_map_suffix(raster: Raster) -> str:
@@ -337,6 +356,9 @@ def _geo_class_map(path: Path, raster: Raster, labels: LabelSpace) -> Iterator[G
             if nothing.dtype == np.uint8:
                 values = labels.palette()
                 dataset.write_colormap(1, {i: tuple(values[3 * i : 3 * i + 3]) for i in range(256)})
+            points, system = place.get("gcps", ((), None))
+            if points:
+                dataset.gcps = (points, system)
             yield GeoClassMap(dataset, labels)
     except rasterio.errors.RasterioError as error:
         raise RunError(f"{path}: cannot be written: {error}") from error
@@ -345,10 +367,6 @@ def _geo_class_map(path: Path, raster: Raster, labels: LabelSpace) -> Iterator[G
 def _rio_window(window: Window) -> Any:
     top, left, bottom, right = window
     return ((top, bottom), (left, right))
-
-
-def _mask_flag(name: str) -> Any:
-    return getattr(rasterio_module().enums.MaskFlags, name)
 
 
 def _checked(window: Window, raster: Raster) -> Window:
@@ -364,5 +382,5 @@ def _checked(window: Window, raster: Raster) -> Window:
 
 
 def _check_dtype(path: Path, dtype: np.dtype[Any]) -> None:
-    if dtype not in (np.uint8, np.uint16):
+    if dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         raise DataError(f"{path}: pixels are uint8 or uint16, this file holds {dtype}; scale and store them as one")

@@ -23,7 +23,8 @@ __all__ = ["SAFETY", "TileCost", "measure_tile_cost"]
 SAFETY = 1.25
 """Factor on measured memory: allocators round up, and a straight line is assumed beyond what was measured."""
 
-_FIRST_SIDES = (128, 256)
+_FIRST_SIDE = 128
+_GROWTH = 128  # from the first side to the second, at least
 _LARGER_SIDES = (
     512,
     384,
@@ -79,8 +80,8 @@ def measure_tile_cost(
     """
     contract: Any = network
     channels = contract.preprocessing.num_channels
-    first = max(_FIRST_SIDES[0], min(given((1, 1))))
-    sides = [first, first + _FIRST_SIDES[1] - _FIRST_SIDES[0]]
+    first = max(_FIRST_SIDE, min(given((1, 1))))
+    sides = [first, first + _growth(int(contract.logit_stride))]
 
     def probe(side: int) -> _Probe:
         images = torch.randint(0, 256, (1, channels, side, side), generator=torch.Generator().manual_seed(0))
@@ -131,6 +132,16 @@ def _line(probes: Sequence[_Probe]) -> TileCost:
     grown = max(large.pixels - small.pixels, 1)
     slope = max((large.peak - small.peak) / grown, large.peak / large.pixels / 4, 1.0)
     return TileCost(fixed_bytes=max(0.0, large.peak - slope * large.pixels), bytes_per_pixel=slope, period=None)
+
+
+def _growth(stride: int) -> int:
+    """Returns pixels that hold whole cells of any stride: the odd part of it times a power of two."""
+    growth = stride
+    while growth % 2 == 0:
+        growth //= 2
+    while growth < _GROWTH:
+        growth *= 2
+    return growth
 
 
 def _size_step(given: Callable[[tuple[int, int]], tuple[int, int]], side: int) -> int:

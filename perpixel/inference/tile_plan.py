@@ -20,7 +20,7 @@ from perpixel.inference.memory import bytes_text
 from perpixel.inference.padding import fitting_size
 from perpixel.inference.tile_cost import TileCost
 
-__all__ = ["Span", "TilePlan", "given_size", "plan_tiles", "tile_spans"]
+__all__ = ["Span", "TilePlan", "given_size", "least_bytes", "plan_tiles", "tile_spans", "whole_bytes"]
 
 _LARGEST_SIDE = 4096  # of tiles: beyond it nothing is gained
 _BESIDE = 64  # bytes per pixel of an image in one piece beside the network: picture, class map and overlay
@@ -101,6 +101,8 @@ class _Needs:
     period: int
     exact_margin: int | None
     """None where no margin makes tiles exact."""
+    in_all: Callable[[int], int] = int
+    """What to allow so that so many bytes are left for tiles."""
 
     def bytes_of(self, size: tuple[int, int]) -> int:
         return self.cost.bytes_of(math.prod(given_size(self.network, size)))
@@ -109,6 +111,14 @@ class _Needs:
     def least_side(self) -> int:
         """Side of the smallest tile that is taken: something must remain within margins of one period."""
         return self.fitting_side(max(3 * self.period, int(self.network.minimum_size)))
+
+    def smallest_tile(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Returns height and width of the smallest tile of an image that is taken."""
+        return min(image_size[0], self.least_side), min(image_size[1], self.least_side)
+
+    def allowing(self, tile: tuple[int, int]) -> str:
+        """Returns the option that allows tiles of a size."""
+        return f"--memory {math.ceil(self.in_all(self.bytes_of(tile)) / 1e6)}MB"
 
     def fitting_side(self, side: int) -> int:
         """Returns the nearest side from ``side`` downwards that the network takes without padding, else ``side``."""
@@ -131,6 +141,7 @@ def plan_tiles(
     tile: tuple[int, int] | None = None,
     margin: int | None = None,
     max_batch: int = 1,
+    in_all: Callable[[int], int] = int,
 ) -> TilePlan:
     """Chooses the largest tiles that the memory allows, exact ones where these keep a third of their side.
 
@@ -142,22 +153,21 @@ def plan_tiles(
         tile: Height and width of the tiles instead of those that the memory allows.
         margin: Pixels instead of the chosen margin; rounded up to the period.
         max_batch: Tiles at once, where the memory allows (on a CPU nothing is gained by more than one).
+        in_all: What a user must allow so that so many bytes are left for tiles, where the image takes some itself.
 
     Raises:
         InvalidValue: the memory is too small for one window (says the least that works), the tile is larger than the
             image or too small for its margins, or a size is not positive.
     """
     _check(image_size, tile, margin, max_batch)
-    needs = _Needs(network=network, cost=cost, period=cost.period or 32, exact_margin=_exact_margin(network, cost))
-    whole = needs.bytes_of(image_size) + _BESIDE * math.prod(image_size)
-    if tile is None and whole <= memory_bytes:
+    needs = _needs(network, cost, in_all)
+    if tile is None and whole_bytes(network, image_size, cost) <= memory_bytes:
         return _planned(needs, image_size, image_size, 0, memory_bytes, batch=1, beside=_BESIDE)
     chosen = tile or _largest_tile(needs, image_size, memory_bytes)
     if needs.bytes_of(chosen) > memory_bytes:
         raise InvalidValue(
             f"a tile of {chosen[0]} x {chosen[1]} pixels takes about {bytes_text(needs.bytes_of(chosen))} and "
-            f"{bytes_text(memory_bytes)} are allowed; give --memory {_megabytes(needs.bytes_of(chosen))}MB or more, or "
-            "smaller tiles"
+            f"{bytes_text(memory_bytes)} are left for it; give {needs.allowing(chosen)} or more, or smaller tiles"
         )
     cut = [side for side, length in zip(chosen, image_size, strict=True) if side < length]
     if margin is None:
@@ -195,6 +205,17 @@ def tile_spans(length: int, tile: int, *, margin: int, period: int) -> tuple[Spa
     )
 
 
+def least_bytes(network: Any, image_size: tuple[int, int], cost: TileCost) -> int:
+    """Returns what the smallest tile of an image takes."""
+    needs = _needs(network, cost)
+    return needs.bytes_of(needs.smallest_tile(image_size))
+
+
+def whole_bytes(network: Any, image_size: tuple[int, int], cost: TileCost) -> int:
+    """Returns what an image takes in one piece, with its picture, class map and overlay."""
+    return cost.bytes_of(math.prod(given_size(network, image_size))) + _BESIDE * math.prod(image_size)
+
+
 def given_size(network: Any, size: tuple[int, int]) -> tuple[int, int]:
     """Returns what the network is given for an image of a size: its margin and padding added.
 
@@ -203,6 +224,11 @@ def given_size(network: Any, size: tuple[int, int]) -> tuple[int, int]:
     """
     lost = 2 * int(network.margin)
     return fitting_size(network, (size[0] + lost, size[1] + lost))
+
+
+def _needs(network: Any, cost: TileCost, in_all: Callable[[int], int] = int) -> _Needs:
+    margin = _exact_margin(network, cost)
+    return _Needs(network=network, cost=cost, period=cost.period or 32, exact_margin=margin, in_all=in_all)
 
 
 def _planned(
@@ -222,7 +248,8 @@ def _planned(
     tile = min(tile[0], image_size[0]), min(tile[1], image_size[1])
     exact, reason = (True, "one piece")
     if len(rows) * len(columns) > 1:
-        exact, reason = _exactness(needs, margin)
+        cut = [span.stop - span.start for spans in (rows, columns) if len(spans) > 1 for span in spans]
+        exact, reason = _exactness(needs, margin, min(cut))
     pixels = math.prod(given_size(needs.network, tile)) * batch
     return TilePlan(
         image_size=image_size,
@@ -240,14 +267,17 @@ def _planned(
     )
 
 
-def _exactness(needs: _Needs, margin: int) -> tuple[bool, str]:
-    """Says whether tiles with this margin give the whole image's classes, and why."""
+def _exactness(needs: _Needs, margin: int, shortest: int) -> tuple[bool, str]:
+    """Says whether tiles with this margin give the whole image's classes, and why; ``shortest`` is a tile's side."""
     name = type(needs.network).__name__
     field = getattr(needs.network, "receptive_field", None)
     if field is None:
         return False, f"{name} states no receptive field, so no margin is known to hold all that a pixel sees"
     if needs.exact_margin is None:
         return False, f"the scores of {name} follow no period of pixels, so that tiles cannot be aligned"
+    least = int(needs.network.minimum_size) - 2 * int(needs.network.margin)
+    if shortest < least:
+        return False, f"tiles of {shortest} pixels are padded to the {least} that {name} takes at least"
     if margin >= needs.exact_margin:
         return True, f"the margin covers the receptive field of {field} pixels and tiles begin at multiples of " + str(
             needs.period
@@ -255,7 +285,7 @@ def _exactness(needs: _Needs, margin: int) -> tuple[bool, str]:
     side = needs.fitting_side(max(2 * needs.exact_margin + needs.period, _wanted_side(needs)))
     return False, (
         f"the receptive field of {field} pixels needs a margin of {needs.exact_margin}; "
-        f"--memory {_megabytes(needs.bytes_of((side, side)))}MB gives tiles of {side} pixels that have it"
+        f"{needs.allowing((side, side))} gives tiles of {side} pixels that have it"
     )
 
 
@@ -285,12 +315,11 @@ def _largest_tile(needs: _Needs, image_size: tuple[int, int], memory_bytes: int)
     """Returns the largest tile, square where the image is, that fits the memory."""
     height, width = image_size
     least = needs.least_side
-    smallest = (min(height, least), min(width, least))
+    smallest = needs.smallest_tile(image_size)
     if needs.bytes_of(smallest) > memory_bytes:
         raise InvalidValue(
             f"{bytes_text(memory_bytes)} are too little for one window: the smallest, {smallest[0]} x {smallest[1]} "
-            f"pixels, takes about {bytes_text(needs.bytes_of(smallest))}; give --memory "
-            f"{_megabytes(needs.bytes_of(smallest))}MB or more"
+            f"pixels, takes about {bytes_text(needs.bytes_of(smallest))}; give {needs.allowing(smallest)} or more"
         )
 
     def largest(tile_of: Callable[[int], tuple[int, int]], longest: int) -> int:
@@ -309,10 +338,6 @@ def _largest_tile(needs: _Needs, image_size: tuple[int, int], memory_bytes: int)
 
 def _cut(needs: _Needs, length: int, side: int) -> int:
     return length if side >= length else needs.fitting_side(side)
-
-
-def _megabytes(amount: int) -> int:
-    return math.ceil(amount / 1e6)
 
 
 def _check(image_size: tuple[int, int], tile: tuple[int, int] | None, margin: int | None, max_batch: int) -> None:

@@ -54,6 +54,7 @@ class TileRuns:
                     classes = self._kept(scores, index, row, column, window)
                     kept = block[:, window[0] - row.start : window[2] - row.start]
                     yield window, classes, kept[:, :, window[1] - column.start : window[3] - column.start]
+                del blocks, block, kept, scores, classes  # before the next tiles are there too
 
     def classes(self, row: Span, column: Span, window: Window) -> NDArray[np.uint8]:
         """Returns the classes (h, w) of a window within one tile, which need not be of the plan."""
@@ -67,7 +68,8 @@ class TileRuns:
             start, stop = window[direction], window[direction + 2]
             if self._axes is not None:
                 whole = self._axes[direction]
-                placed.append(whole.window(start, stop, first_cell=span.start // self._stride))
+                seen = whole.window(start, stop, first_cell=span.start // self._stride)
+                placed.append(seen.within(int(logits.shape[2 + direction])))  # margins below a cell are possible
             else:
                 own = _axis(scores, int(logits.shape[2 + direction]), scores.covered[direction])
                 placed.append(own.window(start - span.start, stop - span.start))

@@ -97,6 +97,8 @@ def predict_files(
             except DataError as error:
                 failures.append(Failure(image=file.path, reason=str(error)))
                 line = {"image": file.path.as_posix(), "error": str(error)}
+            except RunError as error:
+                raise RunError(f"{file.path}: {error}") from error
             write_line(line)
             if on_progress is not None:
                 on_progress(done, len(files), file.path)

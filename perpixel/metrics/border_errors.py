@@ -14,13 +14,19 @@ from numpy.typing import NDArray
 
 from perpixel.errors import InvalidValue
 from perpixel.metrics.confusion import confusion_matrix
+from perpixel.metrics.tensors import Tensor, host_labels
 from perpixel.metrics.trimap import trimap_confusion
 
 __all__ = ["border_error_counts"]
 
 
 def border_error_counts(
-    prediction: NDArray[Any], target: NDArray[Any], num_classes: int, *, width_px: float, ignore_index: int = 255
+    prediction: NDArray[Any] | Tensor,
+    target: NDArray[Any] | Tensor,
+    num_classes: int,
+    *,
+    width_px: float,
+    ignore_index: int = 255,
 ) -> NDArray[np.int64]:
     """Counts per true class the wrong and the valid pixels near a true border and inside regions.
 
@@ -39,8 +45,9 @@ def border_error_counts(
     """
     if not width_px >= 0:
         raise InvalidValue(f"width_px is a distance in pixels, at least 0, got {width_px}")
-    near = trimap_confusion(prediction, target, num_classes, width_px=width_px, ignore_index=ignore_index)
-    inside = confusion_matrix(np.asarray(prediction), np.asarray(target), num_classes, ignore_index=ignore_index) - near
+    guess, truth = host_labels(prediction, "prediction"), host_labels(target, "target")
+    near = trimap_confusion(guess, truth, num_classes, width_px=width_px, ignore_index=ignore_index)
+    inside = confusion_matrix(guess, truth, num_classes, ignore_index=ignore_index) - near
     valid = [counts.sum(axis=1) for counts in (near, inside)]
     wrong = [total - np.diag(counts) for total, counts in zip(valid, (near, inside), strict=True)]
     return np.stack([*wrong, *valid], axis=1)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perpixel.errors import InvalidValue
-from perpixel.metrics.tensors import Tensor
+from perpixel.metrics.tensors import Tensor, host_labels
 
 __all__ = ["Calibration", "CalibrationScores", "ClassCalibration", "ConfidenceBin"]
 
@@ -98,16 +98,17 @@ class Calibration:
             target: True train ids (H, W), in [0, K) or ``ignore_index``.
 
         Raises:
-            InvalidValue: shapes do not fit, a target is out of range, or a valid pixel's values are no probabilities.
+            InvalidValue: shapes do not fit, a target is no integer or out of range, or a valid pixel's values are no
+                probabilities.
         """
-        values, truth = _array(probabilities), _array(target)
+        values, truth = _array(probabilities), host_labels(target, "target")
         if values.shape != (self.num_classes, *truth.shape) or truth.ndim != 2 or values.dtype.kind != "f":
             raise InvalidValue(
                 f"probabilities are floats (K, H, W) and the target is (H, W) with K = {self.num_classes}, got "
                 f"{values.dtype} {values.shape} and {truth.shape}"
             )
-        valid = truth != self.ignore_index
-        labels = truth[valid].astype(np.int64)
+        valid, truth = truth != self.ignore_index, truth.astype(np.int64)
+        labels = truth[valid]
         if labels.size and not 0 <= labels.min() <= labels.max() < self.num_classes:
             bad = int(labels[(labels < 0) | (labels >= self.num_classes)][0])
             raise InvalidValue(

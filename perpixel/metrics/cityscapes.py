@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from perpixel.errors import InvalidValue
 from perpixel.metrics.pair_counts import pair_counts
+from perpixel.metrics.tensors import Tensor, host_labels
 
 __all__ = ["CITYSCAPES_IDS", "CityscapesId", "CityscapesResult", "CityscapesScores", "InstancePixels"]
 
@@ -84,6 +85,7 @@ _CATEGORIES = tuple(dict.fromkeys(label.category for label in CITYSCAPES_IDS))
 _EVALUATED = np.array([label.evaluated for label in CITYSCAPES_IDS])
 _SIZES = np.array([label.average_size for label in CITYSCAPES_IDS])
 _CATEGORY_OF = np.array([_CATEGORIES.index(label.category) for label in CITYSCAPES_IDS])
+_AVERAGES = ("average_iou", "average_iiou", "average_category_iou", "average_category_iiou")
 _INSTANCE_STEP = 1000
 """An instance's number is its class's id times this, plus a count from 0."""
 _WITH_INSTANCES = tuple(
@@ -133,7 +135,10 @@ class CityscapesScores:
         self._weighted = {key: np.zeros(counts.shape) for key, counts in self._pixels.items()}
 
     def add(
-        self, prediction: NDArray[Any], target: NDArray[Any], instances: NDArray[np.integer[Any]] | None = None
+        self,
+        prediction: NDArray[Any] | Tensor,
+        target: NDArray[Any] | Tensor,
+        instances: NDArray[np.integer[Any]] | Tensor | None = None,
     ) -> None:
         """Adds one image.
 
@@ -145,16 +150,18 @@ class CityscapesScores:
                 them the iIoU scores are NaN.
 
         Raises:
-            InvalidValue: shapes differ, an id is outside 0..33, an instance is of a class without instances, or
-                instances were given for some images only.
+            InvalidValue: shapes differ, a map holds no integers or an id outside 0..33, an instance is of a class
+                without instances, or instances were given for some images only.
         """
-        _check(prediction, target, instances)
-        counts = _counts(prediction, target)
-        if self.with_instances not in (None, instances is not None):
+        guess, truth = host_labels(prediction, "prediction"), host_labels(target, "target")
+        numbers = None if instances is None else host_labels(instances, "instances")
+        _check_shapes(guess, truth, numbers)
+        counts = _counts(guess, truth)
+        if self.with_instances not in (None, numbers is not None):
             raise InvalidValue("instances were given for some images only; give them for all, or for none")
-        if instances is not None:
-            self._add_instances(prediction, instances)
-        self.with_instances = instances is not None
+        if numbers is not None:
+            self._add_instances(guess, numbers)
+        self.with_instances = numbers is not None
         self.images += 1
         self.confusion += counts
 
@@ -174,6 +181,26 @@ class CityscapesScores:
         for key in self._pixels:
             self._pixels[key] += other._pixels[key]
             self._weighted[key] += other._weighted[key]
+
+    def sums(self) -> NDArray[np.float64]:
+        """Returns all that the averages follow from in one vector, which adds up over images."""
+        return np.concatenate(
+            [part.reshape(-1) for part in (self.confusion, *self._weighted.values())], dtype=np.float64
+        )
+
+    @staticmethod
+    def averages_of(summed: NDArray[np.float64], *, with_instances: bool) -> dict[str, NDArray[np.float64]]:
+        """Computes the four averages (R,) of summed vectors (R, V), as `sums` gives them; for intervals over images."""
+        rows = []
+        for vector in summed:
+            scores, start = CityscapesScores(), 0
+            scores.with_instances = with_instances
+            for part in (scores.confusion, *scores._weighted.values()):
+                part[...] = vector[start : start + part.size].reshape(part.shape)
+                start += part.size
+            found = scores.result()
+            rows.append([getattr(found, name) for name in _AVERAGES])
+        return dict(zip(_AVERAGES, np.array(rows).reshape(-1, len(_AVERAGES)).T, strict=True))
 
     def result(self) -> CityscapesResult:
         """Computes the scores of all images so far."""
@@ -265,14 +292,11 @@ def _average(values: Mapping[str, float]) -> float:
     return sum(defined) / len(defined) if defined else math.nan
 
 
-def _check(prediction: NDArray[Any], target: NDArray[Any], instances: NDArray[Any] | None) -> None:
+def _check_shapes(prediction: NDArray[Any], target: NDArray[Any], instances: NDArray[Any] | None) -> None:
     maps = {"prediction": prediction, "target": target} | ({} if instances is None else {"instances": instances})
     if target.ndim != 2 or any(labels.shape != target.shape for labels in maps.values()):
         shapes = ", ".join(f"{name} {labels.shape}" for name, labels in maps.items())
         raise InvalidValue(f"maps of one image must share one shape (H, W), got {shapes}")
-    for name, labels in maps.items():
-        if labels.dtype.kind not in "iu":
-            raise InvalidValue(f"{name} must hold integer ids, got {labels.dtype}")
 
 
 def _counts(prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[np.int64]:

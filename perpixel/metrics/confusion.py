@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from perpixel.errors import InvalidValue
 from perpixel.metrics.pair_counts import BYTE_VALUES, pair_counts
-from perpixel.metrics.tensors import Tensor
+from perpixel.metrics.tensors import Tensor, refuse_mask
 
 __all__ = ["confusion_matrix", "refuse_bad_labels"]
 
@@ -74,6 +74,7 @@ def _check_arguments(prediction: object, target: object, num_classes: int) -> No
     for name, labels in (("prediction", prediction), ("target", target)):
         if not isinstance(labels, Tensor | np.ndarray):
             raise InvalidValue(f"{name} must be a torch tensor or a NumPy array, got {type(labels).__name__}")
+        refuse_mask(labels, name)
         integer = (
             not (labels.is_floating_point() or labels.is_complex())
             if isinstance(labels, Tensor)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from perpixel.errors import InvalidValue
 from perpixel.metrics.confusion import refuse_bad_labels
-from perpixel.metrics.tensors import Tensor
+from perpixel.metrics.tensors import Tensor, host_labels
 
 __all__ = [
     "ContourPixels",
@@ -80,7 +80,7 @@ def label_pairs(
     """
     if not 1 <= num_classes <= _MAX_CLASSES:
         raise InvalidValue(f"num_classes must be from 1 to {_MAX_CLASSES}, got {num_classes}")
-    guess, truth = _host_array(prediction, "prediction"), _host_array(target, "target")
+    guess, truth = host_labels(prediction, "prediction"), host_labels(target, "target")
     if guess.shape != truth.shape or truth.ndim not in ((2, 3) if batched else (2,)):
         layout = "(H, W) or (B, H, W)" if batched else "(H, W): one image at a time"
         raise InvalidValue(f"prediction {guess.shape} and target {truth.shape} must share one shape, {layout}")
@@ -201,16 +201,6 @@ def near_contour(pixels: ContourPixels, other: ContourPixels, offsets: NDArray[n
     steps = offsets[:, 0] * other.padded.shape[1] + offsets[:, 1]
     _search(found, rest, pixels, other, steps)
     return found
-
-
-def _host_array(labels: object, name: str) -> Labels:
-    if isinstance(labels, Tensor):
-        labels = labels.detach().cpu().numpy()
-    if not isinstance(labels, np.ndarray):
-        raise InvalidValue(f"{name} must be a torch tensor or a NumPy array, got {type(labels).__name__}")
-    if labels.dtype.kind not in "biu":
-        raise InvalidValue(f"{name} must hold integer class ids, got {labels.dtype}; take the argmax of scores first")
-    return labels
 
 
 def _label_pair(guess: Labels, truth: Labels, num_classes: int, ignore_index: int) -> LabelPair:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from perpixel.errors import InvalidValue
 from perpixel.metrics.pair_counts import BYTE_VALUES, pair_counts
-from perpixel.metrics.tensors import Tensor
+from perpixel.metrics.tensors import Tensor, host_labels
 
 __all__ = [
     "Areas",
@@ -92,18 +92,17 @@ def joint_counts(prediction: NDArray[Any] | Tensor, target: NDArray[Any] | Tenso
     Raises:
         InvalidValue: the shapes differ, or the values are not integers.
     """
-    guess, truth = (_flat(labels, name) for labels, name in ((prediction, "prediction"), (target, "target")))
-    if tuple(prediction.shape) != tuple(target.shape):
+    guess, truth = host_labels(prediction, "prediction"), host_labels(target, "target")
+    if guess.shape != truth.shape:
         raise InvalidValue(
-            f"prediction has shape {tuple(prediction.shape)}, target {tuple(target.shape)}; "
-            "resize the class scores to the target's size"
+            f"prediction has shape {guess.shape}, target {truth.shape}; resize the class scores to the target's size"
         )
     table = pair_counts(guess, truth)
     if table is not None:
         found = np.flatnonzero(table)
         return JointCounts(found // BYTE_VALUES, found % BYTE_VALUES, table.reshape(-1)[found])
-    truths, truth_at = np.unique(truth.astype(np.int64), return_inverse=True)
-    guesses, guess_at = np.unique(guess.astype(np.int64), return_inverse=True)
+    truths, truth_at = np.unique(truth.reshape(-1).astype(np.int64), return_inverse=True)
+    guesses, guess_at = np.unique(guess.reshape(-1).astype(np.int64), return_inverse=True)
     found, pixels = np.unique(truth_at * guesses.size + guess_at, return_counts=True)
     return JointCounts(truths[found // guesses.size], guesses[found % guesses.size], pixels.astype(np.int64))
 
@@ -355,10 +354,3 @@ def _divide(numerator: NDArray[Any], denominator: NDArray[Any], *, absent: float
 def _mean(values: NDArray[np.float64]) -> float:
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else math.nan
-
-
-def _flat(labels: NDArray[Any] | Tensor, name: str) -> NDArray[Any]:
-    array = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
-    if array.dtype.kind not in "biu":
-        raise InvalidValue(f"{name} must hold integer labels, got {array.dtype}; take the argmax of scores first")
-    return array.reshape(-1)

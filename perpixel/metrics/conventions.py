@@ -11,7 +11,7 @@ Sources: each toolkit's evaluation code, in the version that ``toolkit`` names. 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -48,11 +48,12 @@ from perpixel.metrics.convention_rules import (
     read_smp,
     read_ultralytics,
 )
-from perpixel.metrics.tensors import Tensor
+from perpixel.metrics.tensors import Tensor, host_labels
 
 __all__ = ["CONVENTIONS", "Convention", "ConventionResult", "ConventionScore", "ConventionScores"]
 
 _SEMSEG_EPSILON = 1e-10
+_BATCH_AXES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +115,13 @@ class ConventionScore:
         self.error = ""
 
     def add(self, prediction: NDArray[Any] | Tensor, target: NDArray[Any] | Tensor) -> None:
-        """Adds one image: raw labels of one shape, which may lie outside 0..K-1.
+        """Adds one image (H, W), or each image of a batch (B, H, W): raw labels, which may lie outside 0..K-1.
 
         Raises:
-            InvalidValue: the shapes differ, or the values are not integers.
+            InvalidValue: the shapes differ or have more axes, or the values are not integers.
         """
-        self.add_counts(joint_counts(prediction, target))
+        for counts in _counts_of_images(prediction, target):
+            self.add_counts(counts)
 
     def add_counts(self, counts: JointCounts) -> None:
         """Adds one image by its pairs of labels; what the toolkit refuses is kept as its error."""
@@ -167,8 +169,9 @@ class ConventionScores:
         self.scores = {name: ConventionScore(name, num_classes, ignore_index=ignore_index) for name in chosen}
 
     def add(self, prediction: NDArray[Any] | Tensor, target: NDArray[Any] | Tensor) -> None:
-        """Adds one image, as `ConventionScore.add`."""
-        self.add_counts(joint_counts(prediction, target))
+        """Adds one image or a batch, as `ConventionScore.add`."""
+        for counts in _counts_of_images(prediction, target):
+            self.add_counts(counts)
 
     def add_counts(self, counts: JointCounts) -> None:
         """Adds one image by its pairs of labels."""
@@ -191,6 +194,17 @@ class ConventionScores:
         return {name: score.result() for name, score in self.scores.items()}
 
 
+def _counts_of_images(prediction: NDArray[Any] | Tensor, target: NDArray[Any] | Tensor) -> Iterator[JointCounts]:
+    """Yields the counts of each image: several toolkits average over images, so a batch is not one large image."""
+    guess, truth = host_labels(prediction, "prediction"), host_labels(target, "target")
+    if truth.ndim > _BATCH_AXES:
+        raise InvalidValue(f"maps of labels are (H, W), or (B, H, W) for a batch, got {truth.shape}")
+    if truth.ndim < _BATCH_AXES or guess.shape != truth.shape:
+        yield joint_counts(guess, truth)
+    else:
+        yield from map(joint_counts, guess, truth)
+
+
 CONVENTIONS: dict[str, Convention] = {
     "perpixel": Convention(
         toolkit="perpixel",
@@ -201,7 +215,7 @@ CONVENTIONS: dict[str, Convention] = {
     ),
     "mmseg": Convention(
         toolkit="mmsegmentation 1.2.2 IoUMetric, Hugging Face evaluate mean_iou",
-        why="The same, but a truth outside the classes is dropped while its prediction still counts as wrong.",
+        why="As perpixel, but a truth outside the classes is dropped while its prediction still counts as wrong.",
         read=read_mmseg,
         mean=mean_of_seen,
     ),
@@ -267,7 +281,7 @@ CONVENTIONS: dict[str, Convention] = {
     ),
     "torchmetrics": Convention(
         toolkit='torchmetrics 1.9 MulticlassJaccardIndex(average="macro", ignore_index=…)',
-        why="The same on clean labels; too many distinct labels, or one that leaves the table, raise, while a label "
+        why="As perpixel on clean labels; too many distinct labels, or one that leaves the table, raise, while a label "
         "outside the classes that stays in the table is counted as another pair of classes.",
         read=read_jaccard,
         mean=mean_jaccard,

@@ -8,7 +8,8 @@ map. With p_ij the share of the true foreground pixels in predicted segment i an
 - V_Info: split = I(S;T) / H(S), merge = I(S;T) / H(T), score = I(S;T) / ((1-α) H(S) + α H(T));
 with α = 0.5, where both scores are the F-score (harmonic mean) of split and merge. 1 is perfect; split falls when true
 segments are cut, merge when they are joined.
-"Foreground-restricted": true membrane is not scored. Predicted membrane on true foreground belongs to no segment; as in
+"Foreground-restricted": true membrane is not scored. Ignored pixels are in no segment of either map, whatever was
+predicted there: they part cells on both sides. Predicted membrane on true foreground belongs to no segment; as in
 SNEMI3D's scoring each such pixel counts as a segment of its own, so that thick membranes cost split.
 Thinning: the challenge thins the predicted membranes to one pixel first, so that their width does not matter. Here
 ``thin=False`` scores the map as it is; ``thin=True`` gives every predicted membrane pixel to the nearest segment, which
@@ -26,8 +27,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, generate_binary_structure, label
 
 from perpixel.errors import InvalidValue
+from perpixel.metrics.tensors import Tensor, host_labels
 
-__all__ = ["NeuronScores", "NeuronSegmentation", "neuron_segmentation_scores"]
+__all__ = ["NEURON_SCORES", "NeuronScores", "NeuronSegmentation", "neuron_segmentation_scores", "neuron_values"]
 
 _ALPHA = 0.5
 
@@ -43,9 +45,13 @@ class NeuronScores(TypedDict):
     v_info_merge: float
 
 
+NEURON_SCORES = tuple(NeuronScores.__annotations__)
+"""The keys of `NeuronScores`."""
+
+
 def neuron_segmentation_scores(
-    prediction: NDArray[Any],
-    target: NDArray[Any],
+    prediction: NDArray[Any] | Tensor,
+    target: NDArray[Any] | Tensor,
     *,
     membrane: int = 0,
     connectivity: Literal[4, 8] = 4,
@@ -63,15 +69,17 @@ def neuron_segmentation_scores(
         ignore_index: Target value that is left out.
 
     Raises:
-        InvalidValue: shapes differ or are not (H, W), or the connectivity is another.
+        InvalidValue: shapes differ or are not (H, W), the maps hold no integers, or the connectivity is another.
     """
-    if prediction.shape != target.shape or target.ndim != 2:
-        raise InvalidValue(f"prediction {prediction.shape} and target {target.shape} must share one shape (H, W)")
+    predicted, truth = host_labels(prediction, "prediction"), host_labels(target, "target")
+    if predicted.shape != truth.shape or truth.ndim != 2:
+        raise InvalidValue(f"prediction {predicted.shape} and target {truth.shape} must share one shape (H, W)")
     if connectivity not in (4, 8):
         raise InvalidValue(f"connectivity is 4 or 8, got {connectivity}")
     structure = generate_binary_structure(2, 1 if connectivity == 4 else 2)
-    true, _ = label((target != membrane) & (target != ignore_index), structure)
-    guess, _ = label(prediction != membrane, structure)
+    scored = truth != ignore_index
+    true, _ = label((truth != membrane) & scored, structure)
+    guess, _ = label((predicted != membrane) & scored, structure)
     if thin and guess.any():
         nearest = distance_transform_edt(guess == 0, return_distances=False, return_indices=True)
         guess = guess[tuple(nearest)]
@@ -85,11 +93,11 @@ class NeuronSegmentation:
     def __init__(self) -> None:
         self.images = 0
         """Images with true foreground."""
-        self.sums: NDArray[np.float64] = np.zeros(len(NeuronScores.__annotations__))
+        self.sums: NDArray[np.float64] = np.zeros(len(NEURON_SCORES))
 
     def add(self, scores: NeuronScores) -> None:
         """Adds one image's scores; an image without true foreground is left out."""
-        values = np.array([scores[name] for name in NeuronScores.__annotations__])  # type: ignore[literal-required]
+        values = neuron_values(scores)
         if not np.isnan(values).any():
             self.images += 1
             self.sums += values
@@ -113,6 +121,11 @@ class NeuronSegmentation:
         }
 
 
+def neuron_values(scores: NeuronScores) -> NDArray[np.float64]:
+    """Returns the scores (6,) in the order of `NEURON_SCORES`."""
+    return np.array([scores[name] for name in NEURON_SCORES])  # type: ignore[literal-required]
+
+
 def _scores(guess: NDArray[np.int64], true: NDArray[np.int64]) -> NeuronScores:
     """From the segment of each true foreground pixel (n,); 0 in ``guess`` is predicted membrane."""
     alone = guess == 0
@@ -125,7 +138,7 @@ def _scores(guess: NDArray[np.int64], true: NDArray[np.int64]) -> NeuronScores:
     h_s, h_t, h_st = (_entropy(counts) for counts in (s, t, p))
     shared = max(h_s + h_t - h_st, 0.0)
     if not true.size:
-        return dict.fromkeys(NeuronScores.__annotations__, math.nan)  # type: ignore[return-value]
+        return dict.fromkeys(NEURON_SCORES, math.nan)  # type: ignore[return-value]
     return {
         "v_rand": pairs / (_ALPHA * cut + (1 - _ALPHA) * joined),
         "v_rand_split": pairs / joined,

@@ -49,7 +49,8 @@ def _bytes(labels: NDArray[Any]) -> NDArray[np.uint8] | None:
     narrow = np.empty(labels.shape, dtype=np.uint8)
     for start in range(0, labels.size, _CACHED):
         part = labels[start : start + _CACHED]
-        if labels.dtype != np.bool_ and np.bitwise_or.reduce(part) & ~labels.dtype.type(BYTE_VALUES - 1):
+        # As a Python integer, since no signed byte can hold 255.
+        if int(np.bitwise_or.reduce(part)) & ~(BYTE_VALUES - 1):
             return None
         narrow[start : start + _CACHED] = part
     return narrow

@@ -17,11 +17,11 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from perpixel.errors import InvalidValue
-from perpixel.metrics.confusion import refuse_bad_labels
+from perpixel.metrics.contours import label_pairs
+from perpixel.metrics.tensors import Tensor
+from perpixel.ops.label_regions import label_regions
 
 __all__ = [
     "DEFAULT_SIZE_THRESHOLDS",
@@ -67,8 +67,8 @@ class RegionSizeScores(TypedDict):
 
 
 def region_size_counts(
-    prediction: NDArray[Any],
-    target: NDArray[Any],
+    prediction: NDArray[Any] | Tensor,
+    target: NDArray[Any] | Tensor,
     num_classes: int,
     *,
     thresholds: Sequence[int] = DEFAULT_SIZE_THRESHOLDS,
@@ -89,8 +89,8 @@ def region_size_counts(
         (K, S, 3) int64: regions, pixels, recalled pixels. Sum it over images.
 
     Raises:
-        InvalidValue: shapes differ or are not (H, W), a label is out of range, thresholds do not rise, or the
-            connectivity is another.
+        InvalidValue: shapes differ or are not (H, W), there is no pixel, a label is no integer or out of range,
+            thresholds do not rise, or the connectivity is another.
 
     Example:
         >>> target = np.array([[1, 1, 0, 1]])
@@ -100,15 +100,16 @@ def region_size_counts(
     limits = _limits(thresholds)
     if connectivity not in (4, 8):
         raise InvalidValue(f"connectivity is 4 or 8, got {connectivity}")
-    if prediction.shape != target.shape or target.ndim != 2:
-        raise InvalidValue(f"prediction {prediction.shape} and target {target.shape} must share one shape (H, W)")
-    refuse_bad_labels(prediction, target, num_classes, ignore_index=ignore_index)
+    (pair,) = label_pairs(prediction, target, num_classes, ignore_index=ignore_index, batched=False)
     counts = np.zeros((num_classes, len(limits) + 1, 3), dtype=np.int64)
-    truth = np.where(target == ignore_index, num_classes, target)
-    labels, sizes, recalled = _regions(truth, prediction == target, connectivity)
-    valid = labels != num_classes
-    place = (labels[valid], np.searchsorted(limits, sizes[valid], side="right"))
-    for column, values in ((_REGIONS, 1), (_PIXELS, sizes[valid]), (_RECALLED, recalled[valid])):
+    found = label_regions(pair.target, connectivity=connectivity)
+    right = (pair.prediction == pair.target).reshape(-1)
+    hits = np.add.reduceat(right, found.starts, dtype=np.int64)
+    # bincount sums weights in float64: exact, as an image has fewer than 2**53 pixels.
+    recalled = np.bincount(found.region, weights=hits, minlength=len(found.sizes)).astype(np.int64)
+    valid = found.labels != pair.void
+    place = (found.labels[valid], np.searchsorted(limits, found.sizes[valid], side="right"))
+    for column, values in ((_REGIONS, 1), (_PIXELS, found.sizes[valid]), (_RECALLED, recalled[valid])):
         np.add.at(counts[..., column], place, values)
     return counts
 
@@ -141,42 +142,6 @@ def region_size_scores(
             {"name": str(name), "bins": _size_classes(rows, limits)} for name, rows in zip(names, counts, strict=True)
         ],
     }
-
-
-def _regions(
-    truth: NDArray[Any], right: NDArray[np.bool_], connectivity: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Returns label, size and right pixels of every region of equal labels.
-
-    Rows are cut into runs of one label; runs that touch are joined. Two runs of one label that overlap do so from where
-    one of them begins, and two that meet at a corner only, one ends where the other begins.
-    """
-    first = np.ones(truth.shape, dtype=bool)
-    first[:, 1:] = truth[:, 1:] != truth[:, :-1]
-    run = (np.cumsum(first) - 1).reshape(truth.shape)
-    starts = np.flatnonzero(first)
-    if not starts.size:
-        empty = np.zeros(0, dtype=np.int64)
-        return empty, empty, empty
-    touching = [(slice(None), slice(None), first[1:] | first[:-1])]
-    if connectivity == 8:
-        both = first[1:, 1:] & first[:-1, 1:]
-        left, shifted = slice(None, -1), slice(1, None)
-        touching += [(left, shifted, both), (shifted, left, both)]
-    pairs = []
-    for above, below, where in touching:
-        chosen = where & (truth[:-1, above] == truth[1:, below])
-        pairs.append(np.stack([run[:-1, above][chosen], run[1:, below][chosen]]))
-    edges = np.concatenate(pairs, axis=1)
-    graph = coo_array((np.ones(edges.shape[1], dtype=bool), (edges[0], edges[1])), shape=(starts.size, starts.size))
-    number, region = connected_components(graph, directed=False)
-    lengths = np.diff(starts, append=truth.size)
-    labels = np.zeros(number, dtype=np.int64)
-    labels[region] = truth.reshape(-1)[starts]
-    # bincount sums weights in float64: exact, as an image has fewer than 2**53 pixels.
-    hits = np.add.reduceat(right.reshape(-1), starts, dtype=np.int64)
-    sizes, recalled = (np.bincount(region, weights=w, minlength=number).astype(np.int64) for w in (lengths, hits))
-    return labels, sizes, recalled
 
 
 def _limits(thresholds: Sequence[int]) -> list[int]:

@@ -14,7 +14,7 @@ as in noise, and on other devices, classes are up-sampled one at a time.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ _LEAST_ENLARGED = 4  # pixels per cell from which filling cells pays
 _BAND_ROWS = 128
 _BAND_SCORES = 1 << 19  # scores of all classes at once where they are needed together: 2 MiB of float32
 _PIXELS_AT_ONCE = 1 << 15
+_MOST_CLASSES = 1 << 15  # int16
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +73,10 @@ class Axis:
             weight=self.weight[start:stop],
         )
 
+    def within(self, cells: int) -> Axis:
+        """Reads the nearest of ``cells`` cells where a pixel lies beyond them, as at the edge of a tile."""
+        return Axis(low=self.low.clamp(0, cells - 1), high=self.high.clamp(0, cells - 1), weight=self.weight)
+
     def __len__(self) -> int:
         return int(self.low.shape[0])
 
@@ -113,7 +118,8 @@ def fused_argmax(
         uint8, int16 for more than 256 classes.
 
     Raises:
-        InvalidValue: the logits are no finite (B, K, h, w), or ``size`` is empty or reaches beyond ``covered``.
+        InvalidValue: the logits are no finite (B, K, h, w) of up to 32768 classes, or ``size`` is no pair, is empty or
+            reaches beyond ``covered``.
     """
     rows, columns = _axes(logits, size, covered, align_corners)
     _check_finite(logits)
@@ -284,6 +290,13 @@ def _counted(axis: Axis) -> Axis:
     return axis.window(0, len(axis), first_cell=int(axis.low[0]))
 
 
+def _check_scores(logits: Tensor) -> None:
+    if logits.ndim != 4 or 0 in logits.shape or not logits.is_floating_point():
+        raise InvalidValue(f"scores are floating point (B, K, h, w), got {tuple(logits.shape)} {logits.dtype}")
+    if logits.shape[1] > _MOST_CLASSES:
+        raise InvalidValue(f"at most {_MOST_CLASSES} classes can be told apart, got scores of {logits.shape[1]}")
+
+
 def _no_classes(x: Tensor, rows: Axis, columns: Axis) -> Tensor:
     return torch.zeros((x.shape[0], len(rows), len(columns)), dtype=_dtype_of(x.shape[1]), device=x.device)
 
@@ -300,9 +313,10 @@ def _computed(logits: Tensor) -> Tensor:
 def _axes(
     logits: Tensor, size: tuple[int, int], covered: tuple[int, int] | None, align_corners: bool
 ) -> tuple[Axis, Axis]:
-    if logits.ndim != 4 or 0 in logits.shape or not logits.is_floating_point():
-        raise InvalidValue(f"scores are floating point (B, K, h, w), got {tuple(logits.shape)} {logits.dtype}")
+    _check_scores(logits)
     covered = size if covered is None else covered
+    if any(len(pair) != 2 or not all(isinstance(side, SupportsIndex) for side in pair) for pair in (size, covered)):
+        raise InvalidValue(f"sizes are (height, width) in whole pixels, got {size} of {covered}")
     if min(size) < 1 or size[0] > covered[0] or size[1] > covered[1]:
         raise InvalidValue(f"the result of {size} pixels must lie within the {covered} that the scores cover")
     axes = [
@@ -313,8 +327,7 @@ def _axes(
 
 
 def _check_reach(logits: Tensor, rows: Axis, columns: Axis) -> None:
-    if logits.ndim != 4 or 0 in logits.shape or not logits.is_floating_point():
-        raise InvalidValue(f"scores are floating point (B, K, h, w), got {tuple(logits.shape)} {logits.dtype}")
+    _check_scores(logits)
     for name, axis, cells in (("rows", rows, logits.shape[2]), ("columns", columns, logits.shape[3])):
         first, last = axis.reach
         if first < 0 or last >= cells:

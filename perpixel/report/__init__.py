@@ -15,7 +15,7 @@ from perpixel.report.figures import confusion_figure, learning_rate_figure, loss
 from perpixel.report.headline import duration, facts, notes, tiles
 from perpixel.report.measure_content import comparison_content, measure_content
 from perpixel.report.pictures import BORDER_COLOR, INSIDE_COLOR, picture_groups
-from perpixel.report.read_run import RunRecord, number, read_run
+from perpixel.report.read_run import RunRecord, number, read_run, told_apart
 from perpixel.report.tables import Peer, class_rows, confusion, data_splits, peers, swatches, time_shares, warnings
 
 __all__ = ["write_report"]
@@ -42,6 +42,8 @@ def write_report(run: Path, other: Path | None = None, *, out: Path | None = Non
     """
     record = read_run(Path(run))
     beside = None if other is None else read_run(Path(other))
+    if beside is not None:
+        record, beside = told_apart(record, beside)
     path = record.path / "report.html" if out is None else Path(out)
     page = _environment().get_template("template.html").render(_content(record, beside))
     try:

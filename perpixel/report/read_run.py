@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import yaml
 from perpixel.errors import InvalidValue, RunError
 from perpixel.labels import LabelSpace
 
-__all__ = ["MEASURES_FILE", "RunRecord", "entries", "mapping", "number", "read_run"]
+__all__ = ["MEASURES_FILE", "RunRecord", "entries", "mapping", "number", "read_run", "told_apart"]
 
 MEASURES_FILE = "measures.json"
 """Scores of the same weights and images that were made later, to add what metrics.json lacks."""
@@ -43,10 +43,16 @@ class RunRecord:
     images: tuple[Mapping[str, Any], ...]
     missing: Mapping[str, str] = field(default_factory=dict)
     """Name of a file -> why the report has nothing from it."""
+    told_apart_by: str = ""
+    """What distinguishes the run from one of the same name beside it, such as its folder."""
 
     @property
     def name(self) -> str:
-        """The run's name as configured, or its folder's."""
+        """The run's name as configured, or its folder's; with its folder beside another run of the name."""
+        own = self._own_name()
+        return f"{own} ({self.told_apart_by})" if self.told_apart_by else own
+
+    def _own_name(self) -> str:
         configured = self.config.get("name")
         return str(configured) if configured and configured != "run" else self.path.resolve().name
 
@@ -112,6 +118,15 @@ def mapping(value: Any) -> Mapping[str, Any]:
 def entries(value: Any) -> list[Mapping[str, Any]]:
     """Returns the mappings of a list, nothing for everything else."""
     return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+
+
+def told_apart(run: RunRecord, other: RunRecord) -> tuple[RunRecord, RunRecord]:
+    """Returns two runs that share a name, as those of one recipe do, with their folders in their names."""
+    if run.name != other.name:
+        return run, other
+    folders = [record.path.resolve() for record in (run, other)]
+    words = [folder.name if folders[0].name != folders[1].name else folder.as_posix() for folder in folders]
+    return replace(run, told_apart_by=words[0]), replace(other, told_apart_by=words[1])
 
 
 def read_run(folder: Path) -> RunRecord:

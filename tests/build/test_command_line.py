@@ -53,3 +53,16 @@ def test_resume_by_the_command_line_needs_only_the_folder(trained: RunResult, da
     assert run("train", "--resume", folder) == 0
     assert same_weights(weights(folder), weights(trained.folder))
     assert (folder / "report.html").is_file()
+
+
+def test_predict_by_the_command_line_lists_what_it_could_not_read_in_the_json(
+    trained: RunResult, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    inputs = (tmp_path / "broken.png", data / "val" / "images")
+    out = ("--out", tmp_path / "out", "--json", tmp_path / "p.json", "--device", "cpu", "--no-overlays")
+    assert run("predict", trained.folder, *inputs, *out) == 2
+    found = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))
+    assert found["images"] == 3
+    assert [failure["image"] for failure in found["failures"]] == [str(tmp_path / "broken.png")]
+    assert "1 of 4 images could not be predicted" in capsys.readouterr().err

@@ -220,3 +220,8 @@ def test_predict_one_bad_file_does_not_stop_the_others(trained: RunResult, data:
         predict(trained.folder, [bad, data / "val" / "images" / "v 1.png"], tmp_path / "out", device="cpu")
     assert str(bad) in str(caught.value)
     assert (tmp_path / "out" / "v 1.png").is_file()
+
+
+def test_load_unknown_device_is_refused_with_the_known_ones(trained: RunResult) -> None:
+    with pytest.raises(InvalidValue, match="no device 'gpu'; known: auto, cpu, cuda"):
+        load(trained.folder, device="gpu")

@@ -59,6 +59,7 @@ def test_crf_search_says_the_numbers_and_what_they_gain(run_cli: Cli, calls: lis
     [
         (["--crf-search", 2, "--boundary"], "leave out what is measured besides the IoU family"),
         (["--crf-search", 2, "--memory", "1GB", "--min-region", 5], "leave out --min-region, --memory"),
+        (["--crf-search", 2, "--fallback", "ignore", "--border-width", 3], "leave out --fallback, --border-width"),
         (["--crf-out", "c.yaml"], "--crf-out keeps what --crf-search finds"),
     ],
 )
@@ -68,4 +69,14 @@ def test_crf_search_with_other_aims_is_refused(
     done = run_cli("evaluate", "best", "--data", "d", *tokens)
     assert done.code == 2
     assert message in " ".join(done.err.split())
+    assert not calls
+
+
+def test_crf_search_numbers_that_could_not_be_written_are_refused_first(
+    run_cli: Cli, calls: list[dict[str, Any]]
+) -> None:
+    Path("folder").mkdir()
+    done = run_cli("evaluate", "best", "--data", "d", "--crf-search", 2, "--crf-out", "folder")
+    assert done.code == 2
+    assert "--crf-out folder: is a folder; give a file name" in done.err
     assert not calls

@@ -12,6 +12,7 @@ import pytest
 from cli_fakes import SCORES, Done, FakeProgress
 
 from perpixel.evaluation import Measures
+from perpixel.evaluation.measures import BoundaryOptions
 from perpixel.metrics import CONVENTIONS
 
 Cli = Callable[..., Done]
@@ -102,10 +103,18 @@ def test_evaluate_saved_masks_options_reach_the_scoring(run_cli: Cli, calls: lis
     done = run_cli(
         *("evaluate", *masks, "--pattern", "{name}_p.png={name}_t.png", "--instances", "i", "--against", "q"),
         *("--boundary", "--trimap", "1,3,5", "--intervals", "--per-image", "--convention", "mmseg", "--workers", 2),
+        *("--bf", "tolerance_px=2,strict", "--dilation-ratio", 0.005, "--border-width", 3),
     )
     assert done.code == 0, done.err
     options = calls[0][1]
-    chosen = Measures(boundary=True, trimap_px=(1, 3, 5), conventions=("mmseg",), cityscapes=True)
+    chosen = Measures(
+        boundary=True,
+        boundary_options=BoundaryOptions(tolerance_px=2, strict=True, dilation_ratio=0.005),
+        border_width_px=3,
+        trimap_px=(1, 3, 5),
+        conventions=("mmseg",),
+        cityscapes=True,
+    )
     assert options["measures"] == chosen
     assert (options["pattern"], options["instances"], options["against"]) == (
         "{name}_p.png={name}_t.png",
@@ -133,7 +142,8 @@ def test_evaluate_model_procedure_options_reach_the_scoring(run_cli: Cli, calls:
 
 
 def test_evaluate_unread_files_exit_2_after_the_scores(run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    unread = [{"file": "p/x.png", "reason": "p/x.png: cannot be read as an image"}]
+    reason = "p/x.png: cannot be read as an image"
+    unread = [{"file": "p/x.png", "reason": reason, "counts_as_wrong": False}]
     monkeypatch.setattr("perpixel.build.evaluate_predictions", lambda *_, **__: {**SCORES, "unread": unread})
     done = run_cli("evaluate", "--predictions", "p", "--targets", "t", "--labels", "3", "--json", "s.json")
     assert done.code == 2
@@ -142,13 +152,36 @@ def test_evaluate_unread_files_exit_2_after_the_scores(run_cli: Cli, monkeypatch
     assert json.loads(Path("s.json").read_text())["unread"] == unread
 
 
-def test_evaluate_refused_masks_show_the_conventions_and_exit_2(run_cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_unread_files_that_count_as_wrong_are_told_apart(
+    run_cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [{"file": f, "reason": f"{f}: empty", "counts_as_wrong": f < "t"} for f in ("p/x.png", "t/y.png")]
+    monkeypatch.setattr("perpixel.build.evaluate_predictions", lambda *_, **__: {**SCORES, "unread": files})
+    done = run_cli("evaluate", "--predictions", "p", "--targets", "t", "--labels", "3", "--missing", "wrong")
+    assert done.code == 2
+    assert "2 files could not be read; 1 of them count as wrong in every pixel, 1 are left out of the" in done.err
+
+
+def test_evaluate_masks_that_perpixel_refuses_show_what_others_print_and_why(
+    run_cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry = {"mean_iou": 0.649, "printed": "64.90", "error": None, "toolkit": "mmseg", "why": "otherwise"}
     values = {"refused": "x.png: ids outside", "images": 2, "conventions": {"mmseg": entry}}
     monkeypatch.setattr("perpixel.build.evaluate_predictions", lambda *_, **__: values)
     done = run_cli("evaluate", "--predictions", "p", "--targets", "t", "--labels", "3", "--all-conventions")
-    assert done.code == 2
+    assert done.code == 0
     assert "64.90" in done.out
+    assert "perpixel itself gives these masks no score: x.png: ids outside" in done.out
+
+
+def test_evaluate_masks_that_every_convention_asked_for_refuses_exit_2(
+    run_cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {"mean_iou": None, "printed": "error", "error": "ids", "toolkit": "perpixel", "why": ""}
+    values = {"refused": "x.png: ids outside", "images": 2, "conventions": {"perpixel": entry}}
+    monkeypatch.setattr("perpixel.build.evaluate_predictions", lambda *_, **__: values)
+    done = run_cli("evaluate", "--predictions", "p", "--targets", "t", "--labels", "3", "--convention", "perpixel")
+    assert done.code == 2
     assert "x.png: ids outside" in done.err
 
 
@@ -181,6 +214,15 @@ def test_evaluate_refused_masks_show_the_conventions_and_exit_2(run_cli: Cli, mo
             ["--predictions", "p", "--targets", "t", "--labels", "2", "--scales", "1"],
             "--scales does not go with saved masks",
         ),
+        (
+            ["--predictions", "p", "--targets", "t", "--labels", "2", "--split", "test", "--device", "cpu"],
+            "--split and --device does not go with saved masks",
+        ),
+        (
+            ["--predictions", "p", "--targets", "t", "--labels", "2", "--precision", "bf16", "--fallback", "ignore"],
+            "--precision and --fallback does not go with saved masks",
+        ),
+        (["best", "--data", "d", "--fallback", "ignore"], "--fallback ignore is for pixels below"),
         (
             ["--predictions", "p", "--targets", "t", "--labels", "2", "--calibration"],
             "--calibration needs the probabilities of a model",
@@ -226,7 +268,8 @@ def test_predict_failures_exit_2_after_the_summary(run_cli: Cli, monkeypatch: py
     monkeypatch.setattr("perpixel.build.predict", lambda *_, **__: FakeReport(failures=(failure,)))
     done = run_cli("predict", "best", "x.png", "--out", "o", "--json", "p.json")
     assert done.code == 2
-    assert "1 images could not be predicted:\n  x.png: truncated" in done.err
+    assert "1 of 5 images could not be predicted" in done.err
+    assert "predictions.jsonl in o names every one:\n  x.png: truncated" in done.err
     assert json.loads(Path("p.json").read_text())["failures"] == [{"image": "x.png", "reason": "x.png: truncated"}]
 
 
@@ -234,3 +277,18 @@ def test_predict_without_inputs_is_refused(run_cli: Cli) -> None:
     done = run_cli("predict", "best", "--out", "o")
     assert done.code == 2
     assert "nothing to predict" in done.err
+
+
+def test_evaluate_json_that_cannot_be_written_is_refused_before_the_work(
+    run_cli: Cli, calls: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("kept")
+    done = run_cli("evaluate", "best", "--data", "d", "--json", tmp_path / "file" / "deep" / "s.json")
+    assert done.code == 2
+    assert f"{tmp_path / 'file'} is a file, no folder; give another file name" in done.err
+    monkeypatch.setattr("os.access", lambda *_: False)
+    for target, place in ((tmp_path / "new" / "s.json", tmp_path), (tmp_path / "file", tmp_path / "file")):
+        done = run_cli("evaluate", "best", "--data", "d", "--json", target)
+        assert done.code == 2
+        assert f"cannot be written: no rights to {place}; give another" in done.err
+    assert not calls

@@ -47,12 +47,14 @@ def printed(extra: dict[str, Any]) -> str:
          ["lowest mean IoU of an image: c 25.00 %, a 50.00 %"]),
         ({"notes": ["palettes differ"]}, ["note: palettes differ"]),
         (
-            {"comparison": {"against": "q", "tests": [TEST], "left_out": ["z"], "images": [
+            {"comparison": {"against": "q", "tests": [TEST], "notes": ["q: 2 passed over"], "left_out": ["z"],
+              "images": [
                 {"name": "a", "change": 0.1}, {"name": "b", "change": -0.2}],
                 "per_class": [{"name": "car", "iou_difference": 0.1, "interval": [-0.1, 0.3]},
                               {"name": "sky", "iou_difference": None, "interval": [None, None]}]}},
             ["compared with q", TEST["words"], "car             10.00  -10.00 to 30.00", "gains most on a (10.00)",
-             "loses most on b (-20.00)", "1 images could be scored on one side only and are left out"],
+             "loses most on b (-20.00)", "1 images could be scored on one side only and are left out",
+             "note: q: 2 passed over"],
         ),
     ],
 )  # fmt: skip
@@ -60,3 +62,7 @@ def test_print_scores_shows_what_was_measured(extra: dict[str, Any], lines: list
     shown = [line.rstrip() for line in printed(extra).splitlines()]
     for line in lines:
         assert line in shown
+
+
+def test_print_scores_without_an_image_that_has_a_score_names_none() -> None:
+    assert "lowest mean IoU" not in printed({"per_image": [{"name": "void", "mean_iou": None}]})

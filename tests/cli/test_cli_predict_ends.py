@@ -64,6 +64,9 @@ def test_predict_post_processing_is_read_from_the_options(run_cli: Cli, calls: l
     [
         (["--submit", "pascal"], "pascal"),
         (["--thresholds", "cat=2"], "threshold of 'cat' is a number in [0, 1], got 2.0"),
+        (["--thresholds", "cat=0.2,cat=0.3"], "'cat' is named twice; give one threshold per class"),
+        (["--fallback", "ignore"], "--fallback ignore is for pixels below their class's threshold"),
+        (["--partial"], "--partial lets --submit take another number of images"),
         (["--min-region", "-4"], "min_region is a number of pixels, 0 or more, got -4"),
     ],
 )

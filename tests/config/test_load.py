@@ -112,7 +112,8 @@ sed: 1
         "did you mean 'adamw'?",
         f"{path}:14: key 'stages.0.terms.0' = {{'name': 'a', 'index': 2}}: term 'a': there is no logits[2]",
         f"{path}:15: key 'stages.0.class_weights' = 'median': must be 'none', 'median_frequency', "
-        "'median_frequency_eigen' or 'sqrt_median_frequency', or must be a list; did you mean 'median_frequency'?",
+        "'median_frequency_eigen', 'sqrt_median_frequency', 'inverse_frequency', 'enet' or 'effective_number', or must "
+        "be a list; did you mean 'median_frequency'?",
         f"{path}:16: key 'stages.0.data.batch_sizee' = 3: unknown key; did you mean 'batch_size'?",
         f"{path}:17: key 'stages.0.steps' = 1.5: must be a whole number",
         f"{path}:19: key 'stages.1.class_weights.1' = -2: must be greater than or equal to 0",

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from perpixel.data.dataset import Sample
-from perpixel.errors import DataError, InvalidValue
+from perpixel.errors import DataError, InvalidValue, RunError
 from perpixel.evaluation import Measures, evaluate_network
 from perpixel.inference import PostProcessing, Segmenter
 from perpixel.labels import LabelSpace
@@ -177,3 +177,14 @@ def test_evaluate_network_unknown_label_names_the_image(segmenter):
 def test_evaluate_network_batch_size_zero_refused(segmenter):
     with pytest.raises(InvalidValue, match="batch_size must be at least 1, got 0"):
         evaluate_network(segmenter, make_samples(), batch_size=0)
+
+
+def test_evaluate_scores_that_are_not_finite_name_the_image(segmenter):
+    samples = make_samples()
+
+    def broken(images):
+        return SegOutput(images * float("nan") if images.shape[-2:] == (5, 4) else images)
+
+    segmenter.network.forward = broken
+    with pytest.raises(RunError, match=r"image 2: .* not finite for images of 5 x 4 pixels"):
+        evaluate_network(segmenter, samples)

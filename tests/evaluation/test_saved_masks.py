@@ -373,9 +373,12 @@ def test_evaluate_masks_cityscapes_files_equal_the_official_evaluator(tmp_path):
         instances_dir=tmp_path / "i",
         missing="wrong",
     )
-    values = score_values(evaluation, LabelSpace.load("cityscapes"))
+    values = score_values(evaluation, LabelSpace.load("cityscapes"), with_intervals=True)
     for key in ("average_iou", "average_iiou", "average_category_iou", "average_category_iiou"):
         assert values["cityscapes"][key] == pytest.approx(expected[key], abs=1e-9)
+        low, high = values["intervals"]["cityscapes"][key]
+        assert low <= values["cityscapes"][key] <= high
+    assert values["intervals"]["cityscapes"]["average_iou"] == pytest.approx(values["intervals"]["mean_iou"])
     assert values["mean_iou"] == pytest.approx(expected["average_iou"], abs=1e-9)
 
 

@@ -10,15 +10,17 @@ import pytest
 from perpixel.build.score_values import score_values
 from perpixel.errors import InvalidValue
 from perpixel.evaluation import Evaluation, Measures, Totals
+from perpixel.evaluation.measures import BoundaryOptions
 from perpixel.evaluation.pixel_measures import measure
 from perpixel.labels import LabelSpace
-from perpixel.metrics import CONVENTIONS
+from perpixel.metrics import CONVENTIONS, bf_score, boundary_iou_counts
 
 K = 3
 LABELS = LabelSpace.numbered(K)
 ALL = Measures(
     border_width_px=2, boundary=True, trimap_px=(1, 4), region_sizes=True, neurons=True, conventions=tuple(CONVENTIONS)
 )
+TRIMAP_KEYS = ("trimap_iou", "trimap_accuracy")
 BOUNDED = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "mean_dice")
 
 
@@ -101,7 +103,7 @@ def test_scores_permuted_classes_permute_them() -> None:
 
 
 def test_scores_pixels_under_ignored_truth_do_not_matter() -> None:
-    measures = replace(ALL, neurons=False, conventions=())  # ISBI segments the prediction, and toolkits differ
+    measures = replace(ALL, conventions=())  # toolkits differ
     pairs = made_pairs()
     rng = np.random.default_rng(1)
     other = [(np.where(t == 255, rng.choice([0, 1, 200, 255], t.shape), p).astype(np.uint8), t) for p, t in pairs]
@@ -113,6 +115,7 @@ def test_scores_perfect_prediction_is_one_everywhere() -> None:
     assert all(values[name] == 1 for name in BOUNDED)
     assert values["boundary"]["bf_score"] == values["boundary"]["boundary_iou"] == 1
     assert values["boundary"]["trimap_iou"] == {"1": 1, "4": 1}
+    assert set(values["neuron_segmentation"].values()) == {1}
     assert all(size["recall"] in (1, None) for size in values["region_sizes"]["bins"])
     assert values["intervals"]["mean_iou"] == [1, 1]
 
@@ -142,6 +145,80 @@ def test_measure_pixels_without_a_class_are_wrong_and_in_no_column() -> None:
     assert record.trimaps[0].sum(axis=0).tolist() == [1, 0, 2]
     assert record.bf_scores.shape == (2,)
     assert record.boundary_iou[1].tolist() == [0, 1]
+
+
+def test_measure_pixels_without_a_class_are_in_no_cell() -> None:
+    target, prediction = np.ones((1, 4), np.uint8), np.full((1, 4), 255, np.uint8)
+    found = measure(prediction, target, 2, Measures(neurons=True)).neurons
+    assert found["v_rand"] == pytest.approx(4 / 16 / (0.5 * 4 / 16 + 0.5))  # four segments of one pixel
+    assert found["v_info"] == 0
+
+
+def test_intervals_of_every_measure_hold_its_score() -> None:
+    values = values_of(made_pairs(8, seed=2))
+    spans = values["intervals"]
+    found = [(spans[key][width], values["boundary"][key][width]) for key in TRIMAP_KEYS for width in ("1", "4")]
+    found += [(spans["neuron_segmentation"][name], value) for name, value in values["neuron_segmentation"].items()]
+    found += [(spans["region_sizes"]["small"], values["region_sizes"]["bins"][0]["recall"])]
+    found += [
+        (span, row[name])
+        for name in ("iou", "accuracy", "precision", "dice")
+        for span, row in zip(spans[f"per_class_{name}"], values["per_class"], strict=True)
+    ]
+    assert len(found) == 4 + 6 + 1 + 4 * K
+    for (low, high), value in found:
+        assert low < value < high
+    assert spans["region_sizes"]["large"] == [None, None]
+
+
+@pytest.mark.parametrize("key", ["trimaps", "region_sizes", "neurons"])
+def test_images_counts_add_up_to_the_totals(key: str) -> None:
+    totals = totals_of(records(made_pairs()))
+    if key == "trimaps":
+        bands = totals.image_trimaps.sum(axis=0)
+        np.testing.assert_array_equal(bands[..., 1], totals.trimaps.sum(axis=2))
+        np.testing.assert_array_equal(bands[..., 2], totals.trimaps[..., :-1].sum(axis=1))
+    elif key == "region_sizes":
+        np.testing.assert_array_equal(totals.image_region_sizes.sum(axis=0), totals.region_sizes.sum(axis=0))
+    else:
+        assert totals.image_neurons.mean(axis=0) == pytest.approx(list(totals.neurons.result().values()))
+
+
+def test_measure_boundary_options_reach_both_scores_and_the_json() -> None:
+    ((prediction, target),) = made_pairs(1)
+    given = {
+        "tolerance_px": 2.0,
+        "strict": True,
+        "connectivity": 8,
+        "border_is_contour": True,
+        "void": "dropped",
+        "matching": "one_to_one",
+    }
+    measures = Measures(boundary=True, boundary_options=BoundaryOptions(**given, dilation_ratio=0.1))
+    record = measure(prediction, target, K, measures)
+    np.testing.assert_array_equal(record.bf_scores, bf_score(prediction, target, K, **given))
+    counts = np.stack(boundary_iou_counts(prediction, target, K, dilation_ratio=0.1), axis=1)
+    np.testing.assert_array_equal(record.boundary_iou, counts)
+    plain = measure(prediction, target, K, Measures(boundary=True))
+    assert (plain.bf_scores != record.bf_scores).any()
+    assert (plain.boundary_iou != record.boundary_iou).any()
+    options = values_of([(prediction, target)], measures)["boundary"]["options"]
+    assert options == {**given, "tolerance_diagonal": 0.0075, "dilation_ratio": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"connectivity": 6}, "4 or 8, got 6"),
+        ({"tolerance_px": -1}, "tolerance_px is a distance in pixels, at least 0, got -1"),
+        ({"void": "kept"}, "void is 'copied' or 'dropped', got 'kept'"),
+        ({"matching": "all"}, "matching is 'nearest' or 'one_to_one', got 'all'"),
+        ({"dilation_ratio": -0.1}, "dilation_ratio is a share of the image's diagonal, at least 0, got -0.1"),
+    ],
+)
+def test_boundary_options_bad_values_refused_before_any_image(option, message) -> None:
+    with pytest.raises(InvalidValue, match=message):
+        BoundaryOptions(**option)
 
 
 def test_measure_hand_worked_pair() -> None:

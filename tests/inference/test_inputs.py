@@ -116,3 +116,21 @@ def test_output_names_same_file_name_in_two_folders_takes_the_folder_then_a_numb
     names, notes = output_names(find_inputs(folders))
     assert names == ["one/a.png", "one/a.png-2", "two/a.png"]
     assert len(notes) == 3
+
+
+def test_collect_inputs_links_are_followed_and_those_that_lead_nowhere_kept(tmp_path):
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "real" / "deep" / "a.png").touch()
+    searched = tmp_path / "in"
+    searched.mkdir()
+    (searched / "linked").symlink_to(tmp_path / "real")
+    (searched / "round").symlink_to(searched)
+    (searched / "gone.png").symlink_to(tmp_path / "nothing.png")
+    found = collect_inputs([searched])
+    assert [path.relative_to(searched).as_posix() for path in found] == ["gone.png", "linked/deep/a.png"]
+
+
+def test_collect_inputs_link_with_a_name_of_its_own_is_an_image_of_its_own(tmp_path):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
+    assert names_below(tmp_path, collect_inputs([tmp_path, tmp_path / "a.png"])) == ["a.png", "b.png"]

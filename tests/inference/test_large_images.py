@@ -88,6 +88,8 @@ def image_file(folder, height, width, *, channels=3, suffix=".npy"):
     return path, torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
 
+needs_rasterio = pytest.mark.skipif(not has_rasterio(), reason="rasterio (extra 'geo') is not installed")
+
 COST = TileCost(fixed_bytes=0, bytes_per_pixel=1000, period=4)
 COST_8 = TileCost(fixed_bytes=0, bytes_per_pixel=1000, period=8)
 
@@ -206,6 +208,61 @@ def test_tile_cost_finds_period_and_grid():
     assert not cost.on_grid
 
 
+def test_tile_cost_counts_the_copies_of_a_tiles_pixels(monkeypatch):
+    measured = TileCost(fixed_bytes=7, bytes_per_pixel=5, period=4)
+    monkeypatch.setattr(large, "measure_tile_cost", lambda *_args, **_options: measured)
+    cost = tile_cost(segmenter_of(Convolutions()), memory_bytes=1)
+    assert cost == TileCost(fixed_bytes=7, bytes_per_pixel=5 + 4 * 3, period=4)
+
+
+@pytest.mark.parametrize(("stride", "period"), [(3, 3), (5, 5), (6, 6), (4, 4)])
+def test_tile_cost_finds_periods_of_any_stride(stride, period):
+    network = Convolutions()
+    network.layers = nn.Sequential(nn.Conv2d(3, 8, 3, stride, 1), nn.Conv2d(8, 4, 3, 1, 1))
+    network.logit_stride = stride
+    cost = tile_cost(segmenter_of(network), memory_bytes=1)
+    assert cost.period == period
+    assert cost.on_grid
+
+
+def test_segment_raster_stride_of_three_equals_the_whole_image(tmp_path):
+    network = Convolutions()
+    network.layers = nn.Sequential(nn.Conv2d(3, 8, 3, 3, 1), nn.ReLU(), nn.Conv2d(8, 4, 3, 1, 1))
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
+    network.logit_stride, network.receptive_field = 3, 9
+    segmenter = segmenter_of(network)
+    path, images = image_file(tmp_path, 161, 190)
+    cost = tile_cost(segmenter, memory_bytes=1)
+    classes, plan, _ = in_tiles(segmenter, path, (80, 90), cost=cost)
+    assert plan.exact
+    assert plan.tiles > 4
+    assert np.array_equal(classes, segmenter.classes(images)[0].numpy())
+
+
+def test_segment_raster_without_margin_runs_and_is_not_exact(tmp_path):
+    segmenter = segmenter_of(Convolutions())
+    path, images = image_file(tmp_path, 93, 120)
+    classes, plan, _ = in_tiles(segmenter, path, (32, 36), margin=0)
+    assert plan.tiles > 4
+    assert not plan.exact
+    assert (classes == segmenter.classes(images)[0].numpy()).mean() > 0.5
+
+
+def test_plan_raster_tiles_that_are_padded_to_the_least_size_are_not_exact(tmp_path):
+    network = Convolutions()
+    network.minimum_size = 70
+    network.valid_size = lambda height, width: (max(height, 70), max(width, 70))
+    segmenter = segmenter_of(network)
+    path, images = image_file(tmp_path, 139, 60)
+    _, plan, _ = in_tiles(segmenter, path, (70, 60))  # the last tile begins at 72 and has 67 rows
+    assert not plan.exact
+    assert "tiles of 67 pixels are padded to the 70 that Convolutions takes at least" in plan.text()
+    classes, plan, _ = in_tiles(segmenter, path, (74, 60))
+    assert plan.exact
+    assert np.array_equal(classes, segmenter.classes(images)[0].numpy())
+
+
 def test_predict_files_memory_cuts_large_images_and_records_the_plan(tmp_path):
     segmenter = segmenter_of(Convolutions())
     path, images = image_file(tmp_path, 300, 320, suffix=".png")
@@ -259,6 +316,34 @@ def test_large_images_too_little_memory_says_the_least_that_works(tmp_path):
         taken.segment(png, tmp_path / "out")
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".png", pytest.param(".tif", marks=needs_rasterio)])
+@pytest.mark.parametrize("fixed", [5e6, 1e8, 3e8])
+def test_large_images_least_memory_counts_what_the_file_takes(tmp_path, suffix, fixed):
+    path, _ = image_file(tmp_path, 300, 320, suffix=suffix)
+    taken = LargeImages(segmenter_of(Convolutions()), memory_bytes=1000)
+    taken._cost = TileCost(fixed_bytes=fixed, bytes_per_pixel=3000, period=4)
+    with pytest.raises(InvalidValue, match="--memory") as raised:
+        taken.segment(path, tmp_path / "out")
+    least = int(str(raised.value).split("--memory ")[1].split("MB")[0])
+    taken._memory_bytes = (least - 1) * 10**6
+    with pytest.raises(InvalidValue, match=f"--memory {least}MB or more"):
+        taken.segment(path, tmp_path / "out")
+    taken._memory_bytes = least * 10**6
+    assert taken.segment(path, tmp_path / "out").plan.tiles > 1
+
+
+@needs_rasterio
+def test_large_images_tiff_of_other_bands_is_read_by_windows(tmp_path):
+    network = Convolutions()
+    network.layers[0] = nn.Conv2d(4, 8, 3, 2, 1)
+    network.preprocessing = Preprocessing(mean=(0.5,) * 4, std=(0.2,) * 4)
+    path, images = image_file(tmp_path, 60, 70, channels=4, suffix=".tif")
+    segmenter = segmenter_of(network)
+    result = LargeImages(segmenter).segment(path, tmp_path / "out")
+    assert result.missing == 0
+    assert result.counts == tuple(torch.bincount(segmenter.classes(images).flatten().int(), minlength=4).tolist())
+
+
 def test_large_images_choices_that_need_the_whole_image_are_refused(tmp_path):
     segmenter = Segmenter(Convolutions(), LabelSpace.numbered(4), procedure=WholeImage())
     with pytest.raises(InvalidValue, match="the procedure WholeImage runs on whole images"):
@@ -284,7 +369,7 @@ def test_segment_raster_grey_arrays_serve_colour_networks(tmp_path):
     assert np.array_equal(classes, segmenter.classes(images.expand(1, 3, -1, -1))[0].numpy())
 
 
-@pytest.mark.skipif(not has_rasterio(), reason="rasterio (extra 'geo') is not installed")
+@needs_rasterio
 def test_predict_files_georeferenced_tiff_keeps_its_place_in_tiles(tmp_path):
     from rasterio import open as open_tiff
     from rasterio.transform import Affine

@@ -211,3 +211,10 @@ def test_segmenter_with_a_procedure_still_checks_its_images(fake_network):
     segmenter = Segmenter(fake_network(), LABELS, procedure=MultiScale())
     with pytest.raises(InvalidValue, match="images are raw pixels, uint8"):
         segmenter.classes(torch.zeros(1, 3, 4, 4))
+
+
+def test_multi_scale_view_of_more_pixels_than_any_image_is_refused(brightness_network):
+    segmenter = Segmenter(brightness_network(), LABELS, procedure=MultiScale(scales=(1.0, 1e4)))
+    message = r"scale 10000 makes 80000 x 60000 pixels of 8 x 6, more than .* give a smaller scale"
+    with pytest.raises(InvalidValue, match=message):
+        segmenter.classes(torch.zeros(1, 3, 8, 6, dtype=torch.uint8))

@@ -24,6 +24,12 @@ def test_resize_float_doubling_worked_by_hand():
     assert opencv_resize(x, (1, 4)).flatten().tolist() == [0.0, 2.0, 6.0, 8.0]
 
 
+@pytest.mark.parametrize(("side", "factor"), [(2, 1.25), (3, 1.1), (40, 1.01), (50, 0.991)])
+def test_scale_that_rounds_to_the_same_size_copies_as_opencv_does(side, factor):
+    image = random_pixels(3, side, side)
+    assert torch.equal(opencv_scale(image, factor), image)
+
+
 def test_resize_uint8_between_rows_rounds_the_whole_number_sum():
     x = torch.tensor([[[0], [255]]], dtype=torch.uint8)
     # 1/4 of 255 is 63.75 and 3/4 is 191.25.

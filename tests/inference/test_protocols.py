@@ -96,6 +96,15 @@ def test_deeplab_one_pixel_worked_by_hand():
     assert ours.flatten().tolist() == pytest.approx([value / sum(odds) for value in odds])
 
 
+def test_deeplab_aligns_corners_of_padded_views_whatever_the_network_says(fake_network, raw_images):
+    # At scale 3/4 the view has 5 pixels a side, which this network pads to 8.
+    both = [
+        computed(DeepLab(scales=(0.75, 1.0), crop=7), network, raw_images(1, 3, 7, 7))
+        for network in (fake_network(NUM_CLASSES, stride=2, multiple=4, align_corners=aligned) for aligned in (0, 1))
+    ]
+    torch.testing.assert_close(both[0], both[1])
+
+
 def test_deeplab_larger_image_than_the_crop_stays_whole(raw_images):
     network = RampNetwork()
     assert computed(DeepLab(scales=(1.0,), crop=4), network, raw_images(1, 3, 6, 9)).shape == (1, NUM_CLASSES, 6, 9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 import warnings
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from perpixel.errors import DataError, InvalidValue, MissingExtra, RunError
 from perpixel.inference import raster_files
-from perpixel.inference.geo import GDAL_BYTES, has_rasterio, is_georeferenced, rasterio_module
+from perpixel.inference.geo import GDAL_BYTES, has_rasterio, holds_more_than_a_picture, rasterio_module
 from perpixel.inference.raster_files import class_map_suffix, open_raster, writing_class_map
 from perpixel.labels import LabelSpace
 
@@ -93,11 +94,38 @@ def test_open_raster_unusable_arrays_are_refused(tmp_path, array, message):
 
 
 def test_open_raster_broken_files_are_refused(tmp_path):
-    (tmp_path / "x.npy").write_bytes(b"no array")
-    with pytest.raises(DataError, match="cannot be read as a NumPy array"), open_raster(tmp_path / "x.npy"):
-        pass
+    np.save(tmp_path / "good.npy", np.zeros((97, 5), dtype=np.uint8))
+    np.savez(tmp_path / "several.npz", np.zeros(3))
+    good = (tmp_path / "good.npy").read_bytes()
+    broken = {
+        "text": b"no array",
+        "nothing": b"",
+        "zip": (tmp_path / "several.npz").read_bytes(),
+        "damaged zip": b"PK\x03\x04 and more",
+        "pickle": pickle.dumps(np.zeros(3)),
+        "cut short": good[:-1],
+        "header cut short": good[:30],
+        "header of brackets": good[:10] + b"[" * 118 + good[128:],
+        "negative side": good.replace(b"(97, 5), } ", b"(-97, 5), }"),
+    }
+    for name, content in broken.items():
+        path = tmp_path / f"{name}.npy"
+        path.write_bytes(content)
+        said = f"{name}.npy: cannot be read as a NumPy array: .*; write it with numpy.save"
+        with pytest.raises(DataError, match=said), open_raster(path):
+            pass
     with pytest.raises(DataError, match="there is no such file"), open_raster(tmp_path / "y.tif"):
         pass
+
+
+def test_open_raster_npy_of_another_byte_order_gives_native_pixels(tmp_path):
+    image = pixels(5, 6, 3, dtype=np.uint16)
+    np.save(tmp_path / "x.npy", image.astype(">u2"))
+    with open_raster(tmp_path / "x.npy") as raster:
+        found = raster.read((0, 0, 5, 6))
+    assert found.dtype == np.uint16
+    assert found.dtype.isnative
+    assert np.array_equal(found.transpose(1, 2, 0), image)
 
 
 def write_in_windows(path, raster, classes, labels=LABELS):
@@ -161,7 +189,7 @@ def write_tiff(path, bands, **options):
 def test_open_raster_tiff_gives_windows_from_disk(tmp_path, channels, dtype):
     image = pixels(20, 30, channels, dtype=dtype)
     write_tiff(tmp_path / "x.tif", image.transpose(2, 0, 1))
-    assert not is_georeferenced(tmp_path / "x.tif")
+    assert not holds_more_than_a_picture(tmp_path / "x.tif", 3)
     assert check_windows(tmp_path / "x.tif", image) == GDAL_BYTES
 
 
@@ -174,7 +202,7 @@ def test_writing_class_map_tiff_keeps_place_and_missing_pixels(tmp_path):
     bands = pixels(3, 20, 30) | 1
     bands[:, :4, :6] = 0
     write_tiff(tmp_path / "x.tif", bands, nodata=0, **place)
-    assert is_georeferenced(tmp_path / "x.tif")
+    assert holds_more_than_a_picture(tmp_path / "x.tif", 3)
     classes = pixels(20, 30, seed=1) % 4
     with open_raster(tmp_path / "x.tif") as raster:
         assert class_map_suffix(raster) == ".tif"
@@ -210,6 +238,60 @@ def test_open_raster_tiff_of_fractions_is_refused(tmp_path):
     with pytest.raises(DataError, match="this file holds float32"), open_raster(tmp_path / "x.tif"):
         pass
     (tmp_path / "y.tif").write_bytes(b"II*\x00nothing")
-    assert not is_georeferenced(tmp_path / "y.tif")
+    assert not holds_more_than_a_picture(tmp_path / "y.tif", 3)
     with pytest.raises(DataError, match="cannot be read as TIFF"), open_raster(tmp_path / "y.tif"):
         pass
+
+
+@needs_rasterio
+def test_open_raster_tiff_alpha_is_a_channel_where_that_many_are_wanted(tmp_path):
+    bands = pixels(4, 20, 30)
+    write_tiff(tmp_path / "x.tif", bands)  # GDAL takes the fourth band for alpha unless told
+    with open_raster(tmp_path / "x.tif", channels=3) as raster:
+        assert raster.channels == 3
+    with open_raster(tmp_path / "x.tif", channels=4) as raster:
+        assert np.array_equal(raster.read((0, 0, 20, 30)), bands)
+        assert raster.missing((0, 0, 20, 30)) is None
+        assert not raster.place["has_missing"]
+    assert holds_more_than_a_picture(tmp_path / "x.tif", 4)
+    assert not holds_more_than_a_picture(tmp_path / "x.tif", 3)
+
+
+@needs_rasterio
+def test_open_raster_tiff_of_several_pages_is_refused(tmp_path):
+    page = Image.fromarray(pixels(20, 30, 3))
+    page.save(tmp_path / "x.tif", save_all=True, append_images=[page, page])
+    with pytest.raises(DataError, match="holds 3 pages; write each into its own"), open_raster(tmp_path / "x.tif"):
+        pass
+
+
+@needs_rasterio
+def test_writing_class_map_tiff_keeps_ground_control_points(tmp_path):
+    from rasterio import open as open_tiff
+    from rasterio.control import GroundControlPoint
+
+    write_tiff(tmp_path / "x.tif", pixels(3, 20, 30))
+    assert not holds_more_than_a_picture(tmp_path / "x.tif", 3)
+    points = [GroundControlPoint(row, column, 10 + column, 50 - row) for row, column in ((0, 0), (0, 29), (19, 0))]
+    with open_tiff(tmp_path / "x.tif", "r+") as dataset:
+        dataset.gcps = (points, "EPSG:4326")
+    assert holds_more_than_a_picture(tmp_path / "x.tif", 3)
+    with open_raster(tmp_path / "x.tif") as raster:
+        write_in_windows(tmp_path / "out.tif", raster, pixels(20, 30, seed=1) % 4)
+    with open_tiff(tmp_path / "out.tif") as written:
+        kept, system = written.gcps
+    assert system.to_epsg() == 4326
+    assert [(point.row, point.col, point.x, point.y) for point in kept] == [
+        (point.row, point.col, point.x, point.y) for point in points
+    ]
+
+
+@needs_rasterio
+@pytest.mark.parametrize("options", [{"transform": (2.0, 0.0, 10.0, 0.0, -2.0, 20.0)}, {"nodata": 0}])
+def test_tiff_with_a_place_or_missing_pixels_is_more_than_a_picture(tmp_path, options):
+    from rasterio import Affine
+
+    if "transform" in options:
+        options = {"transform": Affine(*options["transform"])}
+    write_tiff(tmp_path / "x.tif", pixels(3, 20, 30), **options)
+    assert holds_more_than_a_picture(tmp_path / "x.tif", 3)

@@ -11,6 +11,7 @@ from PIL import Image
 from perpixel.errors import DataError, RunError
 from perpixel.inference import Segmenter, predict_files
 from perpixel.labels import LabelSpace
+from perpixel.types import SegOutput
 
 LABELS = LabelSpace.numbered(3)
 
@@ -141,3 +142,10 @@ def test_predict_files_broken_off_run_keeps_what_was_done(segmenter, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         predict_files(segmenter, [tmp_path / "in"], tmp_path / "out", on_progress=stop)
     assert [line["mask"] for line in lines_of(tmp_path / "out")] == ["a.png"]
+
+
+def test_predict_files_scores_that_are_not_finite_name_the_file(segmenter, tmp_path):
+    save_image(tmp_path / "odd.png", [[0, 1]])
+    segmenter.network.forward = lambda images: SegOutput(images * float("nan"))
+    with pytest.raises(RunError, match=r"odd\.png: .* not finite for images of 1 x 2 pixels"):
+        predict_files(segmenter, [tmp_path / "odd.png"], tmp_path / "out")

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -76,6 +77,14 @@ def test_border_error_counts_batch_is_the_sum_of_its_images():
     prediction = rng.integers(0, K, (3, 8, 8)).astype(np.uint8)
     total = sum(border_error_counts(p, t, K, width_px=1) for p, t in zip(prediction, target, strict=True))
     np.testing.assert_array_equal(border_error_counts(prediction, target, K, width_px=1), total)
+
+
+def test_border_error_counts_tensors_equal_arrays():
+    target, prediction = np.array([[0, 0, 1, 1]]), np.array([[0, 1, 1, 0]])
+    tensors = (torch.from_numpy(labels) for labels in (prediction, target))
+    np.testing.assert_array_equal(
+        border_error_counts(*tensors, K, width_px=0), border_error_counts(prediction, target, K, width_px=0)
+    )
 
 
 def test_border_error_counts_negative_width_refused():

@@ -137,6 +137,21 @@ def test_calibration_target_out_of_range_refused():
         Calibration(2).add(np.full((2, 1, 1), 0.5), np.array([[2]]))
 
 
+def test_calibration_truth_of_bools_counts_as_zeros_and_ones():
+    probabilities = np.array([[[0.9, 0.6]], [[0.1, 0.4]]])
+    sums = []
+    for target in (np.array([[False, True]]), np.array([[0, 1]])):
+        calibration = Calibration(2, bins=2)
+        calibration.add(probabilities, target)
+        sums.append(calibration.classes)
+    np.testing.assert_array_equal(*sums)
+
+
+def test_calibration_target_of_fractions_refused():
+    with pytest.raises(InvalidValue, match="target must hold integer class ids, got float64"):
+        Calibration(2).add(np.full((2, 1, 1), 0.5), np.array([[0.5]]))
+
+
 def test_calibration_shapes_that_do_not_fit_refused():
     with pytest.raises(InvalidValue, match=r"K = 3, got float64 \(2, 1, 1\) and \(1, 1\)"):
         Calibration(3).add(np.full((2, 1, 1), 0.5), np.array([[0]]))

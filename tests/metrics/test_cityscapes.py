@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from perpixel.errors import InvalidValue
 from perpixel.labels import LabelSpace
@@ -126,6 +127,16 @@ def test_cityscapes_perfect_prediction_scores_one(case):
     assert (got.average_iiou, got.average_category_iiou) == pytest.approx((1, 1))
 
 
+@pytest.mark.parametrize("with_instances", [True, False])
+def test_cityscapes_averages_of_summed_vectors_equal_those_of_the_images(case, with_instances):
+    images = [image if with_instances else image[:2] for image in case]
+    each = [total([image]).sums() for image in images]
+    found = CityscapesScores.averages_of(np.stack([sum(each), each[0]]), with_instances=with_instances)
+    for row, result in enumerate((total(images).result(), total(images[:1]).result())):
+        for name, values in found.items():
+            assert values[row] == pytest.approx(getattr(result, name), abs=1e-12, nan_ok=True)
+
+
 def test_cityscapes_no_image_is_undefined():
     assert math.isnan(CityscapesScores().result().average_iou)
 
@@ -142,8 +153,17 @@ def test_cityscapes_shapes_differ_refused():
 
 
 def test_cityscapes_scores_instead_of_ids_refused():
-    with pytest.raises(InvalidValue, match="prediction must hold integer ids, got float64"):
+    with pytest.raises(InvalidValue, match="prediction must hold integer class ids, got float64"):
         total([([[7.0]], [[7]])])
+
+
+def test_cityscapes_tensors_count_as_arrays(case):
+    prediction, target, instances = case[0]
+    got = [CityscapesScores() for _ in range(2)]
+    got[0].add(prediction, target, instances)
+    got[1].add(*(torch.from_numpy(labels.astype(np.int32)) for labels in (prediction, target, instances)))
+    assert got[1].result().average_iiou == got[0].result().average_iiou
+    np.testing.assert_array_equal(got[1].confusion, got[0].confusion)
 
 
 @pytest.mark.parametrize("number", [7001, 40_000])

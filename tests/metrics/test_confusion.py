@@ -154,6 +154,12 @@ def test_confusion_matrix_mixed_kinds_refused():
         confusion_matrix(torch.zeros(2, dtype=torch.uint8), np.zeros(2, np.uint8), K)
 
 
+def test_confusion_matrix_array_with_a_mask_refused():
+    target = np.ma.masked_equal(np.array([0, 1]), 1)
+    with pytest.raises(InvalidValue, match=r"target is an array with a mask.*filled\(ignore_index\)"):
+        confusion_matrix(np.array([0, 1]), target, 2)
+
+
 def test_confusion_matrix_list_refused():
     with pytest.raises(InvalidValue, match="prediction must be a torch tensor or a NumPy array, got list"):
         confusion_matrix([0, 1], np.zeros(2, np.uint8), K)

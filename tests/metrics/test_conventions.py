@@ -308,6 +308,19 @@ def test_joint_counts_of_any_values_equal_loops(shift):
     assert len(counts.pixels) == len(wanted)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_convention_batch_is_counted_image_by_image(name):
+    prediction, target = np.random.default_rng(4).integers(0, 3, (2, 5, 4, 3))
+    one_by_one = results(list(zip(prediction, target, strict=True)), 4, names=[name])[name]
+    batch = results([(prediction, target)], 4, names=[name])[name]
+    assert batch == one_by_one or batch.printed == one_by_one.printed == NAN
+
+
+def test_convention_batch_of_batches_refused():
+    with pytest.raises(InvalidValue, match=r"\(B, H, W\) for a batch, got \(1, 1, 2, 2\)"):
+        ConventionScores(3).add(np.zeros((1, 1, 2, 2), np.uint8), np.zeros((1, 1, 2, 2), np.uint8))
+
+
 def test_convention_tensors_count_as_arrays():
     prediction, target = next(random_pairs(2, 3))
     got = [ConventionScore("mmseg", 3) for _ in range(2)]
@@ -332,7 +345,7 @@ def test_convention_shapes_differ_refused():
 
 
 def test_convention_scores_instead_of_labels_refused():
-    with pytest.raises(InvalidValue, match="prediction must hold integer labels, got float64"):
+    with pytest.raises(InvalidValue, match="prediction must hold integer class ids, got float64"):
         ConventionScore("mmseg", 3).add(np.zeros((2, 2)), np.zeros((2, 2), np.uint8))
 
 

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from perpixel.errors import InvalidValue
 from perpixel.metrics.neuron_segmentation import NeuronSegmentation, neuron_segmentation_scores
@@ -95,10 +96,15 @@ def test_neuron_scores_corner_joins_by_eight_only():
     assert neuron_segmentation_scores(np.ones((2, 2), int), corner, connectivity=8)["v_rand_merge"] == 1
 
 
-def test_neuron_scores_ignored_pixels_and_true_membrane_never_matter():
-    target = np.array([[1, 1, 0, 1, 255]])
-    got = [neuron_segmentation_scores(np.array([[1, 1, m, 1, i]]), target) for m, i in ((0, 1), (0, 0))]
-    assert got[0] == got[1]
+@pytest.mark.parametrize("thin", [False, True])
+@pytest.mark.parametrize("under_void", [0, 1, 255])
+def test_neuron_scores_ignored_pixels_between_cells_never_matter(under_void, thin):
+    target = np.array([[1, 255, 1, 0, 1, 1]])
+    prediction = np.array([[1, under_void, 1, 0, 1, 0]])
+    assert neuron_segmentation_scores(np.where(target == 255, under_void, target), target)["v_rand"] == 1
+    expected = neuron_segmentation_scores(np.array([[1, 7, 1, 0, 1, 0]]), target, thin=thin)
+    assert neuron_segmentation_scores(prediction, target, thin=thin) == expected
+    assert (expected["v_rand_split"] < 1) is not thin
 
 
 def test_neuron_scores_other_membrane_id_is_taken():
@@ -135,3 +141,10 @@ def test_neuron_scores_bad_arguments_refused():
         neuron_segmentation_scores(ONE_CELL, TWO_CELLS[:, 1:])
     with pytest.raises(InvalidValue, match="connectivity is 4 or 8, got 3"):
         neuron_segmentation_scores(ONE_CELL, TWO_CELLS, connectivity=3)
+    with pytest.raises(InvalidValue, match="prediction must hold integer class ids, got float64"):
+        neuron_segmentation_scores(ONE_CELL / 2, TWO_CELLS)
+
+
+def test_neuron_scores_tensors_equal_arrays():
+    tensors = (torch.from_numpy(labels) for labels in (ONE_CELL, TWO_CELLS))
+    assert neuron_segmentation_scores(*tensors) == neuron_segmentation_scores(ONE_CELL, TWO_CELLS)

@@ -34,6 +34,14 @@ def test_pair_counts_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     np.testing.assert_array_equal(pair_counts(*labels), whole)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.bool_])
+def test_pair_counts_types_that_cannot_hold_255_are_counted(dtype) -> None:
+    target, prediction = np.array([1, 0, 1], dtype), np.array([1, 1, 0], dtype)
+    assert pair_counts(prediction, target)[:2, :2].tolist() == [[0, 1], [1, 1]]
+    if dtype is np.int8:
+        assert pair_counts(-prediction, target) is None
+
+
 @pytest.mark.parametrize("value", [-1, 256, 70_000])
 def test_pair_counts_other_values_are_left_to_the_caller(value) -> None:
     labels = np.array([0, 1, value])

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from perpixel.errors import InvalidValue
 from perpixel.metrics.region_sizes import region_size_counts, region_size_scores
@@ -103,6 +104,20 @@ def test_region_size_counts_mirrored_maps_count_the_same():
     np.testing.assert_array_equal(plain, region_size_counts(prediction[::-1], target[::-1], K, thresholds=(4,)))
 
 
+@pytest.mark.parametrize("num_classes", [255, 256, 300])
+def test_region_size_counts_more_classes_than_a_byte_leaves_room_for_are_counted(num_classes):
+    target = np.array([[0, 0, 255, 1], [44, 44, 255, 44]], np.uint8)
+    counts = region_size_counts(target, target, num_classes, thresholds=())
+    assert counts[[0, 1, 44], 0].tolist() == [[1, 2, 2], [1, 1, 1], [2, 3, 3]]
+    assert counts.sum() == 4 + 6 + 6
+
+
+def test_region_size_counts_tensors_equal_arrays():
+    target, prediction = np.array([[1, 1, 0, 2]]), np.array([[1, 0, 0, 2]])
+    tensors = (torch.from_numpy(labels) for labels in (prediction, target))
+    np.testing.assert_array_equal(region_size_counts(*tensors, K), region_size_counts(prediction, target, K))
+
+
 @pytest.mark.parametrize("thresholds", [(0,), (5, 5), (9, 4)])
 def test_region_size_counts_thresholds_that_do_not_rise_refused(thresholds):
     with pytest.raises(InvalidValue, match="at least 1 and rising"):
@@ -117,6 +132,8 @@ def test_region_size_counts_bad_arguments_refused():
         region_size_counts(zeros, zeros[:, :1], 1)
     with pytest.raises(InvalidValue, match="prediction holds 3 on 4 valid pixels"):
         region_size_counts(zeros + 3, zeros, 1)
+    with pytest.raises(InvalidValue, match="prediction must hold integer class ids, got float64"):
+        region_size_counts(zeros + 0.5, zeros, 1)
 
 
 def test_region_size_scores_counts_that_do_not_fit_refused():

@@ -190,3 +190,27 @@ def test_mixed_classes_axes_beyond_the_scores_are_refused():
         mixed_top(torch.zeros(2, 3, 4), axis, axis)
     with pytest.raises(InvalidValue, match="at least one cell"):
         Axis.between(0, 4, align_corners=False)
+
+
+def test_fused_argmax_more_classes_than_int16_holds_are_refused():
+    with pytest.raises(InvalidValue, match="at most 32768 classes can be told apart, got scores of 32769"):
+        fused_argmax(torch.zeros(1, 32769, 1, 1), (2, 2), align_corners=False)
+    with pytest.raises(InvalidValue, match="at most 32768 classes"):
+        mixed_classes(torch.zeros(1, 32769, 1, 1), *[Axis.between(1, 2, align_corners=False)] * 2)
+    last = torch.zeros(1, 32768, 1, 1)
+    last[0, 32767] = 1
+    assert (fused_argmax(last, (2, 3), align_corners=False) == 32767).all()
+
+
+@pytest.mark.parametrize("size", [(4,), (4, 4, 4), (4.0, 4)])
+def test_fused_argmax_sizes_that_are_no_pair_of_whole_numbers_are_refused(size):
+    with pytest.raises(InvalidValue, match=r"sizes are .height, width. in whole pixels"):
+        fused_argmax(torch.zeros(1, 2, 3, 3), size, align_corners=False)
+
+
+def test_axis_within_reads_the_nearest_cell():
+    axis = Axis.between(4, 8, align_corners=False).window(1, 7, first_cell=1)
+    assert axis.low.tolist() == [-1, -1, 0, 0, 1, 1]
+    inside = axis.within(2)
+    assert inside.low.tolist() == [0, 0, 0, 0, 1, 1]
+    assert inside.high.tolist() == [0, 0, 1, 1, 1, 1]

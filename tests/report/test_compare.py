@@ -15,7 +15,7 @@ from perpixel.report.changed_images import BOTH_WRONG_COLOR, GAINED_COLOR, LOST_
 from perpixel.report.compare import ImageChange, compare_runs
 from perpixel.report.per_image import COUNTS_FILE, PerImage, per_image
 from perpixel.report.pictures import IGNORED_COLOR
-from perpixel.report.read_run import RunRecord, read_run
+from perpixel.report.read_run import RunRecord, read_run, told_apart
 
 
 def run_of(folder: Path, counts: object, names: list[str], classes: int = 2) -> RunRecord:
@@ -191,3 +191,19 @@ def test_change_groups_masks_of_another_size_are_named(finished_run: Path, own_r
     (group,) = change_groups(read_run(finished_run), read_run(own_run), [change])
     assert group.cards[0].difference is None
     assert "different sizes: (10, 10), (90, 120)" in group.cards[0].problems[0]
+
+
+def test_told_apart_runs_of_one_name_are_called_by_their_folders(tmp_path: Path) -> None:
+    runs = []
+    for folder in ("day/one", "day/two", "night/one"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "config.yaml").write_text("name: dfn_demo\n")
+        runs.append(read_run(tmp_path / folder))
+    assert [run.name for run in told_apart(runs[0], runs[1])] == ["dfn_demo (one)", "dfn_demo (two)"]
+    names = [run.name for run in told_apart(runs[0], runs[2])]
+    assert names == [f"dfn_demo ({(tmp_path / folder).resolve()})" for folder in ("day/one", "night/one")]
+
+
+def test_told_apart_runs_of_other_names_keep_them(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path / name, [image(9)], ["a"]) for name in ("first", "second")]
+    assert told_apart(*runs) == tuple(runs)

@@ -262,3 +262,12 @@ def test_write_report_second_run_without_masks_says_why_nothing_is_compared(
     assert page.wrong is None
     assert "small has no predictions/counts.npz, and its masks cannot be counted again" in page.text
     assert "points of mean IoU" not in page.text
+
+
+def test_write_report_two_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, images=2) for name in ("slow", "fast")]
+    for run in runs:
+        config = (run / "config.yaml").read_text(encoding="utf-8")
+        (run / "config.yaml").write_text(re.sub(r"(?m)^name: .*$", "name: same", config), encoding="utf-8")
+    page = report(runs[0], tmp_path, runs[1])
+    assert "<h2>same (slow) against same (fast)</h2>" in page
