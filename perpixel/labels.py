@@ -218,6 +218,19 @@ class LabelSpace:
             raise ConfigError(f"{path}: a label file is a mapping with the key 'names', got {type(content).__name__}")
         return _from_description(content, name=str(content.get("name", path.stem)), source=str(path))
 
+    @classmethod
+    def described(cls, content: Mapping[str, Any], *, source: str) -> LabelSpace:
+        """Returns the label space that the keys of a label file describe, wherever they stand.
+
+        Args:
+            content: As `load` reads it from a file.
+            source: Named in errors.
+
+        Raises:
+            ConfigError: they do not describe one.
+        """
+        return _from_description(content, name=str(content.get("name", "custom")), source=source)
+
     def _unknown_ids_message(self, stored: NDArray[Any], unknown: NDArray[np.bool_], source: str) -> str:
         values, counts = np.unique(stored[unknown], return_counts=True)
         parts = []

@@ -52,7 +52,7 @@ model, models no loss, the engine no model, recipe or config.
 """
 
 NO_TORCH = ("perpixel", "perpixel.config", "perpixel.recipes", "perpixel.cli", "perpixel.labels")
-OPTIONAL = {"torch.utils.tensorboard", "rasterio"}
+OPTIONAL = {"torch.utils.tensorboard", "rasterio", "h5py", "defusedxml"}
 """Packages of extras: imported where they are used, with a message that names the extra."""
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "read_mask",
     "read_mask_file",
     "read_pixels",
+    "turn_upright",
 ]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -279,11 +280,11 @@ def _orientation(image: ImageFile.ImageFile) -> int:
 
 def _upright(pixels: NDArray[Any], head: ImageHead) -> NDArray[Any]:
     """Applies EXIF orientation; Pillow has done so already in a TIFF."""
-    return pixels if head.format == "TIFF" else _turn(pixels, head.orientation)
+    return pixels if head.format == "TIFF" else turn_upright(pixels, head.orientation)
 
 
-def _turn(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turns stored pixels (H, W, ...) upright (EXIF 2.3, tag 0x0112)."""
+def turn_upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turns stored pixels (H, W, ...) upright by their EXIF orientation, 1 to 8 (EXIF 2.3, tag 0x0112)."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -295,7 +296,7 @@ def _turn(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 def _turned_like(pixels: NDArray[Any], head: ImageHead, like: ImageHead | None) -> NDArray[Any]:
     if like is not None and mask_is_turned(head, like):
-        pixels = _turn(pixels, like.orientation)
+        pixels = turn_upright(pixels, like.orientation)
     return np.ascontiguousarray(pixels)
 
 

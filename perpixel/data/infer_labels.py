@@ -25,6 +25,8 @@ __all__ = ["LabelInference", "infer_labels"]
 _MOST_MASKS = 200
 _MOST_CLASSES = 64
 _IGNORED = 255
+# Spaces of the same classes in the same order, whose ids the reader of the data knows better than a recipe does.
+_ONE_LIST_OF_CLASSES = (("camvid11", "camvid11_of_32"), ("cityscapes", "cityscapes_train_ids", "bdd100k"))
 _LOOKALIKES = {11: "camvid11", 20: "voc"}  # the highest id of two well-known data sets
 
 
@@ -45,6 +47,9 @@ def infer_labels(
 ) -> LabelInference:
     """Returns the label space of ``spec``, else the data set's own, else the one that the masks' values suggest.
 
+    Where ``spec`` and the data set's own space list the same classes under other ids (Cityscapes as label ids and as
+    train ids), the data set's own is taken, and said: its reader has seen which files are there.
+
     Values are read from all masks, or from 200 spread evenly over the items. Only 0 and 255 make two classes;
     0..n make n + 1 numbered classes, with 255 ignored where it occurs.
 
@@ -60,7 +65,7 @@ def infer_labels(
         ConfigError: ``spec`` names no label space.
     """
     if spec is not None:
-        return LabelInference(LabelSpace.load(spec), ())
+        return _asked_for(LabelSpace.load(spec), given)
     if given is not None:
         return LabelInference(given, (f"classes: {given.num_classes}, label space {given.name!r} of the data set",))
     if mask_encoding == "colors":
@@ -77,6 +82,20 @@ def infer_labels(
         note = f"the classes were read from {looked_at} of {len(masks)} masks, spread evenly over the data"
         return LabelInference(inference.labels, (*inference.notes, note))
     return inference
+
+
+def _asked_for(asked: LabelSpace, given: LabelSpace | None) -> LabelInference:
+    """Takes the label space that was asked for, unless the data set stores the same classes under other ids."""
+    if given is None or given == asked:
+        return LabelInference(asked, ())
+    if any(asked.name in spaces and given.name in spaces for spaces in _ONE_LIST_OF_CLASSES):
+        note = (
+            f"label space {asked.name!r} was asked for; this data holds its classes under the ids of {given.name!r}, "
+            "so masks are read by that"
+        )
+        return LabelInference(given, (note,))
+    note = f"the data set's own label space is {given.name!r}; masks are read by {asked.name!r}, as asked"
+    return LabelInference(asked, (note,))
 
 
 def _values(masks: Sequence[PixelSource], max_pixels: int) -> tuple[list[int], int]:

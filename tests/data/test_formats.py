@@ -125,7 +125,9 @@ def test_read_folder_splits_may_lack_masks_in_test_only(tmp_path: Path) -> None:
     assert "1 images can be predicted, not scored" in source.notes[0]
     (tmp_path / "validation/masks/b.png").unlink()
     (tmp_path / "validation/masks").rmdir()
-    with pytest.raises(DataError, match=r"validation: there is no folder masks/ in it\. A data folder holds"):
+    with pytest.raises(
+        DataError, match=r"validation: there is no folder masks/ in it for split 'val'\. A data folder holds"
+    ):
         read_folder(tmp_path)
 
 
@@ -240,7 +242,10 @@ def test_read_camvid_lists_with_foreign_prefix_are_followed(tmp_path: Path) -> N
     assert pairs(source.splits["train"]) == [("b", "b.png", "b.png"), ("a", "a.png", "a.png")]
     assert source.splits["train"][0].mask == tmp_path / "trainannot/b.png"
     assert pairs(source.splits["val"]) == [("c", "c.png", "c.png")]
-    assert source.notes == ("val.txt is missing, so split 'val' is the whole folder: 1",)
+    assert source.notes == (
+        "val.txt is missing, so split 'val' is the whole folder: 1",
+        "other numbers of images than in the published data set: train 2 (published: 367), val 1 (published: 101)",
+    )
     assert source.labels is not None
     assert source.labels.ignored_ids == (11,)
 

@@ -35,7 +35,9 @@ def masks(tmp_path: Path) -> MakeItems:
 
 def test_infer_labels_stated_space_wins(masks: MakeItems) -> None:
     labels, notes = infer_labels(masks([0, 9]), "camvid11", given=LabelSpace.numbered(3))
-    assert (labels.name, notes) == ("camvid11", ())
+    assert labels.name == "camvid11"
+    assert notes == ("the data set's own label space is '3 classes'; masks are read by 'camvid11', as asked",)
+    assert infer_labels(masks([0, 9]), "camvid11").notes == ()
     with pytest.raises(ConfigError, match="no label space 'camvid12'"):
         infer_labels(masks([0, 9]), "camvid12")
 
@@ -143,3 +145,22 @@ def test_infer_labels_real_camvid_gets_the_hint() -> None:
     labels, notes = infer_labels(items)
     assert labels.num_classes == 12
     assert notes[-1].endswith("--labels camvid11")
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [("camvid11", "camvid11_of_32"), ("cityscapes", "cityscapes_train_ids"), ("cityscapes", "bdd100k")],
+)
+def test_infer_labels_same_classes_under_other_ids_are_read_by_the_datas_own(asked: str, stored: str) -> None:
+    given = LabelSpace.load(stored)
+    assert LabelSpace.load(asked).names == given.names
+    inference = infer_labels([], asked, given=given)
+    assert inference.labels is given
+    assert f"{asked!r} was asked for; this data holds its classes under the ids of {stored!r}" in inference.notes[0]
+
+
+def test_infer_labels_other_classes_than_the_datas_own_are_taken_and_said() -> None:
+    inference = infer_labels([], "voc", given=LabelSpace.load("camvid11"))
+    assert inference.labels == LabelSpace.load("voc")
+    assert "own label space is 'camvid11'; masks are read by 'voc'" in inference.notes[0]
+    assert infer_labels([], "voc", given=LabelSpace.load("voc")).notes == ()

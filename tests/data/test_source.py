@@ -47,7 +47,7 @@ def test_open_data_camvid_layout_is_recognised_and_said(tmp_path: Path) -> None:
     assert source.format == "camvid"
     assert source.labels is not None
     assert source.labels.name == "camvid11"
-    assert "layout of SegNet's CamVid" in source.notes[0]
+    assert "layout of CamVid" in source.notes[0]
     assert "layout" not in " ".join(open_data(f"camvid:{tmp_path}").notes)
 
 
@@ -76,7 +76,7 @@ def test_open_data_label_file_of_the_folder_is_used(tmp_path: Path) -> None:
 
 def test_open_data_unknown_format_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"no data format 'camvd' in 'camvd:/d'; did you mean 'camvid'\?\. Known: camvid"
+        DataError, match=r"no data format 'camvd' in 'camvd:/d'; did you mean 'camvid'\?\. Known: ade20k, .*yolo\."
     ):
         open_data("camvd:/d")
 
@@ -137,3 +137,48 @@ def test_open_data_real_isbi_pairs_all_slices() -> None:
     assert source.format == "folder"
     assert len(source.splits["all"]) == 24
     assert all(item.mask is not None and item.mask.name == item.image.name for item in source.splits["all"])
+
+
+def test_open_data_other_formats_that_fit_are_named(tmp_path: Path) -> None:
+    put(tmp_path / "images/train/a.png", tmp_path / "masks/train/a.png")
+    (tmp_path / "train.txt").write_text("images/train/a.png masks/train/a.png\n")
+    source = open_data(tmp_path)
+    assert source.format == "folder"
+    assert source.notes == (f"other formats fit as well, which are read only when asked for: list:{tmp_path}",)
+
+
+def test_open_data_lists_of_a_published_layout_are_no_other_format(tmp_path: Path) -> None:
+    put(tmp_path / "train/a.png", tmp_path / "trainannot/a.png")
+    (tmp_path / "train.txt").write_text("/SegNet/CamVid/train/a.png /SegNet/CamVid/trainannot/a.png\n")
+    assert [note for note in open_data(tmp_path).notes if "other formats" in note] == []
+
+
+def test_open_data_published_layout_goes_before_the_folders_that_it_resembles(tmp_path: Path) -> None:
+    for split in ("training", "validation"):
+        put(*(tmp_path / split / kind / "a.png" for kind in ("labels", "instances")), tmp_path / split / "images/a.jpg")
+    source = open_data(tmp_path)
+    assert source.format == "mapillary"
+    assert "has the layout of Mapillary Vistas" in source.notes[0]
+    assert source.notes[1].endswith(f"folder:{tmp_path}")
+    assert open_data(f"folder:{tmp_path}").labels is None
+
+
+def test_open_data_names_that_no_file_system_takes_are_refused() -> None:
+    with pytest.raises(DataError, match=r"cannot be read: .*Check the name"):
+        open_data("x" * 5000)
+    with pytest.raises(DataError, match=r"cannot be read: .*Check the name"):
+        open_data("voc:" + "x" * 5000)
+
+
+def test_open_data_link_to_itself_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(DataError, match="loop: there is no such data folder"):
+        open_data(tmp_path / "loop")
+
+
+def test_open_data_links_that_lead_nowhere_are_said(tmp_path: Path) -> None:
+    put(tmp_path / "images/a.png", tmp_path / "masks/a.png")
+    (tmp_path / "extra").symlink_to("extra")
+    assert open_data(tmp_path).notes == (
+        f"1 symbolic links lead nowhere or to themselves and were passed over: {tmp_path / 'extra'}",
+    )

@@ -1,9 +1,9 @@
-"""A folder of images and a folder of masks, matched by file name; or ``train/ val/ test/`` with these inside."""
+"""A folder of images and a folder of masks, matched by file name; ``train/ val/ test/`` lie inside or around them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import product
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from perpixel.data.decoding import IMAGE_SUFFIXES
@@ -12,8 +12,10 @@ from perpixel.errors import DataError
 
 __all__ = ["LAYOUT", "is_folder_layout", "match_folders", "read_folder", "read_folder_pair"]
 
-IMAGE_FOLDERS = ("images", "image")
-MASK_FOLDERS = ("masks", "mask", "labels", "label")
+IMAGE_FOLDERS = ("images", "image", "img_dir")
+MASK_FOLDERS = ("masks", "mask", "labels", "label", "ann_dir")
+_DRAWN_FOLDERS = ("annotations", "annotation")
+"""Mask folders as well, where they hold pictures and not files of polygons."""
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
@@ -36,35 +38,37 @@ MASK_ENDINGS = (
 )
 LAYOUT = (
     "A data folder holds images/ and masks/ with files of the same name (a.jpg and a.png), or train/, val/ and test/ "
-    "with these two inside; SegNet's CamVid and PASCAL VOC are known by their own folders. Anything else: a list file "
-    "with one image and its mask per line."
+    "with these two inside or inside these two; published data sets are known by their own folders. Anything else: a "
+    "list file with one image and its mask per line."
 )
 
 
 def read_folder(root: Path) -> DataSource:
     """Reads a plain data folder.
 
-    Masks may be missing in ``test`` only, and there only as a whole.
+    Splits are folders around images/ and masks/ or inside both. Masks may be missing in ``test`` only, and there only
+    as a whole.
 
     Raises:
         DataError: the folder does not have the layout, an image has no mask, or two files share a stem.
     """
     labels, notes = own_labels(root)
     pair = _pair_of_folders(root)
-    if pair is not None:
+    divided = _divided(*pair) if pair is not None else _around(root)
+    if pair is not None and not divided:
         items, said = match_folders(*pair)
         return DataSource(format="folder", root=root, splits={"all": items}, labels=labels, notes=(*notes, *said))
     splits: dict[str, tuple[Item, ...]] = {}
-    for split, folder in _split_folders(root).items():
-        images = _subfolder(folder, IMAGE_FOLDERS)
-        masks = _subfolder(folder, MASK_FOLDERS)
+    for split, (images, masks, place) in divided.items():
         if images is None:
-            raise DataError(f"{folder}: there is no folder images/ in it. {LAYOUT}")
+            raise DataError(f"{place}: there is no folder images/ in it. {LAYOUT}")
         if masks is None and split != "test":
-            raise DataError(f"{folder}: there is no folder masks/ in it. {LAYOUT}")
+            raise DataError(f"{place}: there is no folder masks/ in it for split {split!r}. {LAYOUT}")
         if masks is None:
-            splits[split] = tuple(Item(name=path.stem, image=path, mask=None) for path in _images_by_stem(images)[0])
-            notes += (f"{folder} has no masks/: its {len(splits[split])} images can be predicted, not scored",)
+            splits[split] = tuple(
+                Item(name=stem, image=path, mask=None) for stem, path in _images_by_stem(images)[0].items()
+            )
+            notes += (f"split {split!r} has no masks: its {len(splits[split])} images can be predicted, not scored",)
             continue
         splits[split], said = match_folders(images, masks)
         notes += said
@@ -112,64 +116,117 @@ def match_folders(images: Path, masks: Path) -> tuple[tuple[Item, ...], tuple[st
     notes += more_notes
     if not image_files:
         raise DataError(f"{images}: no image files here ({', '.join(IMAGE_SUFFIXES)}). {LAYOUT}")
-    best: dict[Path, Path] = {}
-    ending = ("", "")
-    for candidate in product(IMAGE_ENDINGS, MASK_ENDINGS):
-        found = _paired(image_files, mask_files, *candidate)
-        if len(found) > len(best):
-            best, ending = found, candidate
-        if len(best) == len(image_files):
-            break
-    missing = [path.name for path in image_files if path not in best]
+    image_end, mask_end = _best_endings(image_files, mask_files)
+    paths, found = _keys(image_files, image_end), _keys(mask_files, mask_end)
+    missing = [
+        image_files[stem].name for stem in image_files.keys() - {stem for key, stem in paths.items() if key in found}
+    ]
     if missing:
-        examples = listed([path.name for path in mask_files], 3) or "no image files"
+        examples = listed([path.name for path in mask_files.values()], 3) or "no image files"
         raise DataError(
             f"{len(missing)} of {len(image_files)} images in {images} have no mask of the same name in {masks} "
-            f"(which holds {examples}): {listed(missing)}. Add the masks, move images without mask elsewhere, or give "
-            "a list file with one image and its mask per line."
+            f"(which holds {examples}): {listed(sorted(missing))}. Add the masks, move images without mask elsewhere, "
+            "or give a list file with one image and its mask per line."
         )
-    if ending != ("", ""):
-        notes += (f"masks were found by name: image 'x{ending[0]}' has mask 'x{ending[1]}'",)
-    used = set(best.values())
-    spare = [path.name for path in mask_files if path not in used]
+    if (image_end, mask_end) != ("", ""):
+        notes += (f"masks were found by name: image 'x{image_end}' has mask 'x{mask_end}'",)
+    spare = [mask_files[stem].name for stem in mask_files.keys() - {found[key] for key in paths}]
     if spare:
-        notes += (f"{len(spare)} masks in {masks} have no image and were left out: {listed(spare)}",)
-    strip = len(ending[0])
+        notes += (f"{len(spare)} masks in {masks} have no image and were left out: {listed(sorted(spare))}",)
     return tuple(
-        Item(name=path.stem[: len(path.stem) - strip], image=path, mask=best[path]) for path in image_files
+        Item(name=key, image=image_files[stem], mask=mask_files[found[key]]) for key, stem in paths.items()
     ), notes
 
 
-def _paired(images: Sequence[Path], masks: Sequence[Path], image_end: str, mask_end: str) -> dict[Path, Path]:
-    by_key = {_without(path.stem, mask_end): path for path in masks if path.stem.lower().endswith(mask_end.lower())}
-    keys = {path: _without(path.stem, image_end) for path in images if path.stem.lower().endswith(image_end.lower())}
-    return {path: by_key[key] for path, key in keys.items() if key in by_key}
+def _best_endings(images: Mapping[str, Path], masks: Mapping[str, Path]) -> tuple[str, str]:
+    """Returns the endings of images and masks that pair most images, the plainest of equally good ones."""
+    by_mask = {ending: _keys(masks, ending).keys() for ending in MASK_ENDINGS}
+    best, most = ("", ""), 0
+    for image_end in IMAGE_ENDINGS:
+        by_image = _keys(images, image_end).keys()
+        for mask_end, keys in by_mask.items():
+            count = len(by_image & keys)
+            if count > most:
+                best, most = (image_end, mask_end), count
+            if most == len(images):
+                return best
+    return best
 
 
-def _without(stem: str, ending: str) -> str:
-    return stem[: len(stem) - len(ending)]
+def _keys(files: Mapping[str, Path], ending: str) -> dict[str, str]:
+    """Returns the stems with an ending, in any case, by what stands before it."""
+    plain, cut = ending.lower(), len(ending)
+    return {stem[: len(stem) - cut]: stem for stem in files if stem.lower().endswith(plain)}
 
 
-def _images_by_stem(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
-    """Returns the image files of a folder sorted by stem, and a note on what else lies there."""
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
-    others = [path.name for path in files if path.suffix.lower() not in IMAGE_SUFFIXES]
+def _images_by_stem(folder: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """Returns the image files of a folder by stem, in the order of their names, and a note on what else lies there."""
+    with os.scandir(folder) as entries:
+        # What is no file is a link to one, a folder, or nothing that is read.
+        names = sorted((entry.name, entry.is_file(follow_symlinks=False)) for entry in entries)
     seen: dict[str, Path] = {}
-    for path in images:
-        if path.stem in seen:
+    others: list[str] = []
+    lost: list[str] = []
+    for name, is_file in names:
+        path = folder / name
+        if name.startswith(".") or (not is_file and path.is_dir()):
+            continue
+        if not is_file and not path.is_file():
+            lost.append(name)
+            continue
+        stem, dot, suffix = name.rpartition(".")
+        if f"{dot}{suffix}".lower() not in IMAGE_SUFFIXES:
+            others.append(name)
+            continue
+        if stem in seen:
             raise DataError(
-                f"{folder}: {seen[path.stem].name} and {path.name} share the name {path.stem!r}, so it is open which "
-                "one is meant; rename or remove one of them"
+                f"{folder}: {seen[stem].name} and {name} share the name {stem!r}, so it is open which one is meant; "
+                "rename or remove one of them"
             )
-        seen[path.stem] = path
+        seen[stem] = path
+    if lost:
+        raise DataError(
+            f"{folder}: {len(lost)} entries are no plain files, or links that lead nowhere or to themselves: "
+            f"{listed(lost)}. Restore what they lead to, or remove them."
+        )
     notes = (f"{len(others)} files in {folder} are no images and were left out: {listed(others)}",) if others else ()
-    return images, notes
+    return seen, notes
 
 
 def _pair_of_folders(root: Path) -> tuple[Path, Path] | None:
-    images, masks = _subfolder(root, IMAGE_FOLDERS), _subfolder(root, MASK_FOLDERS)
+    images, masks = _subfolder(root, IMAGE_FOLDERS), _mask_folder(root)
     return None if images is None or masks is None else (images, masks)
+
+
+_Parts = Mapping[str, tuple[Path | None, Path | None, Path]]
+"""Per split its images, its masks, and the folder that should hold what is missing."""
+
+
+def _around(root: Path) -> _Parts:
+    """Finds images/ and masks/ inside the folders of splits."""
+    return {
+        split: (_subfolder(folder, IMAGE_FOLDERS), _mask_folder(folder), folder)
+        for split, folder in _split_folders(root).items()
+    }
+
+
+def _divided(images: Path, masks: Path) -> _Parts:
+    """Finds the folders of splits inside images/ and masks/; none where images lie there directly."""
+    if any(path.suffix.lower() in IMAGE_SUFFIXES for path in images.iterdir()):
+        return {}
+    of_masks = _split_folders(masks)
+    return {split: (folder, of_masks.get(split), masks) for split, folder in _split_folders(images).items()}
+
+
+def _mask_folder(root: Path) -> Path | None:
+    """Returns the folder of masks; one that is named after annotations only if it holds pictures."""
+    plain = _subfolder(root, MASK_FOLDERS)
+    drawn = _subfolder(root, _DRAWN_FOLDERS)
+    if plain is not None or drawn is None:
+        return plain
+    places = (drawn, *_split_folders(drawn).values())
+    holds_pictures = any(path.suffix.lower() in IMAGE_SUFFIXES for place in places for path in place.iterdir())
+    return drawn if holds_pictures else None
 
 
 def _split_folders(root: Path) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,17 @@ from perpixel.data.picture import PixelSource, file_of
 from perpixel.errors import DataError
 from perpixel.labels import LabelSpace
 
-__all__ = ["DataSource", "Item", "distinct_names", "listed", "own_labels", "require_files"]
+__all__ = [
+    "DataSource",
+    "Item",
+    "count_note",
+    "distinct_names",
+    "listed",
+    "lost_links",
+    "own_labels",
+    "read_lines",
+    "require_files",
+]
 
 LABEL_FILE = "labels.yaml"
 
@@ -45,6 +56,11 @@ def listed(names: Sequence[object], limit: int = 10) -> str:
     return ", ".join(str(name) for name in names[:limit]) + more
 
 
+def lost_links(folder: Path) -> list[Path]:
+    """Returns the symbolic links directly in a folder that lead nowhere or to themselves, sorted."""
+    return sorted(path for path in folder.iterdir() if path.is_symlink() and not path.exists())
+
+
 def own_labels(folder: Path) -> tuple[LabelSpace | None, tuple[str, ...]]:
     """Reads the ``labels.yaml`` of a data folder where there is one, and says so.
 
@@ -56,6 +72,26 @@ def own_labels(folder: Path) -> tuple[LabelSpace | None, tuple[str, ...]]:
         return None, ()
     labels = LabelSpace.load(str(file))
     return labels, (f"classes come from {file}: {labels.num_classes} classes",)
+
+
+def count_note(splits: Mapping[str, Sequence[Item]], published: Mapping[str, int]) -> tuple[str, ...]:
+    """Says where splits have other numbers of images than published, as after a download that broke off."""
+    counts = {split: len(splits[split]) for split in published if split in splits}
+    odd = [f"{split} {n} (published: {published[split]})" for split, n in counts.items() if n != published[split]]
+    return (f"other numbers of images than in the published data set: {listed(odd)}",) if odd else ()
+
+
+def read_lines(file: Path) -> list[tuple[int, str]]:
+    """Returns the lines of a text file that are not blank, without the blanks around them, and their numbers.
+
+    Raises:
+        DataError: the file cannot be read as text.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")  # file names may hold other signs that end lines
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: cannot be read as a list of names: {error}") from error
+    return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def require_files(items: Sequence[Item], *, split: str, way_out: str) -> None:
@@ -77,12 +113,13 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
         DataError: a file is given twice.
     """
     if len(set(paths)) < len(paths):
-        repeated = sorted({str(path) for path in paths if paths.count(path) > 1})
+        repeated = sorted(str(path) for path, count in Counter(paths).items() if count > 1)
         raise DataError(f"images are listed more than once: {listed(repeated)}. Remove the repeated lines.")
-    stems = [path.with_suffix("") for path in paths]
-    deepest = max((len(stem.parts) for stem in stems), default=1)
+    # No root in a name: predictions are written under it.
+    stems = [tuple(part for part in path.with_suffix("").parts if part != path.anchor) for path in paths]
+    deepest = max((len(stem) for stem in stems), default=1)
     for depth in range(1, deepest + 1):
-        names = ["__".join(stem.parts[-depth:]) for stem in stems]
+        names = ["__".join(stem[-depth:]) for stem in stems]
         if len(set(names)) == len(names):
             return names
     raise DataError(f"images differ only in their extension, so they cannot be told apart: {listed(paths)}")
