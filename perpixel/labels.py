@@ -17,6 +17,7 @@ import yaml
 from numpy.typing import NDArray
 
 from perpixel.errors import ConfigError, DataError, InvalidValue, nearest
+from perpixel.strict_yaml import load_strict_yaml
 
 __all__ = ["LabelSpace", "Rgb", "known_label_spaces"]
 
@@ -209,7 +210,7 @@ class LabelSpace:
                 "or give a YAML file with names, colors, ignore and stored ids, or a number of classes."
             )
         try:
-            content = yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
+            content = load_strict_yaml(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -348,25 +349,6 @@ def _whole(value: Any, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidValue(f"{what!r} takes whole numbers, got {value!r}")
     return value
-
-
-class _EachKeyOnce(yaml.SafeLoader):
-    """Reads YAML as `yaml.safe_load`, but refuses a mapping that holds a key twice, of which YAML keeps the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Returns the mapping.
-
-        Raises:
-            yaml.constructor.ConstructorError: a key stands there twice.
-        """
-        seen: set[tuple[str, str]] = set()
-        for key, _ in node.value:
-            if (known := (key.tag, str(key.value))) in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} stands twice", key.start_mark
-                )
-            seen.add(known)
-        return super().construct_mapping(node, deep)
 
 
 def _pack(color: Rgb) -> int:

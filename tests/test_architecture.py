@@ -17,7 +17,7 @@ import perpixel
 PACKAGE = Path(perpixel.__file__).parent
 LONGEST_FILE = 400
 
-BASE = {"labels", "types", "errors"}
+BASE = {"labels", "types", "errors", "strict_yaml"}
 BELOW_BACKBONES = {"layers", "ops", *BASE}
 MODELS_AND_BELOW = {"backbones", *BELOW_BACKBONES}
 MIDDLE = {"inference", "data", "losses", "metrics"}
@@ -41,7 +41,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "backbones": BELOW_BACKBONES,
     "layers": {"ops", *BASE},
     "ops": BASE,
-    "labels": {"types", "errors"},
+    "labels": {"types", "errors", "strict_yaml"},
+    "strict_yaml": set(),
     "types": {"errors"},
     "errors": set(),
 }

@@ -11,6 +11,7 @@ import yaml
 from perpixel.errors import ConfigError, InvalidValue, RunError, nearest
 from perpixel.inference.dense_crf import DENSE_CRFS, DenseCRF
 from perpixel.models import CRFRNN, Network, network_description
+from perpixel.strict_yaml import load_strict_yaml
 
 __all__ = ["choose_crf", "published_crf", "read_crf", "write_crf"]
 
@@ -64,7 +65,7 @@ def read_crf(path: str | Path) -> DenseCRF:
     path = Path(path)
     known = {field.name for field in fields(DenseCRF)}
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content: Any = load_strict_yaml(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: the numbers of a dense CRF cannot be read: {error}") from error
     if not isinstance(content, dict):

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from perpixel.config.fields import KeyPath
+from perpixel.strict_yaml import NoAliases
 
 __all__ = ["YamlText", "dump_yaml", "parse_value", "read_yaml"]
 
@@ -27,18 +28,8 @@ def _without_dates(resolvers: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses aliases, so that a small file cannot unfold into a huge one."""
-
+class _Loader(NoAliases):
     yaml_implicit_resolvers = _without_dates(yaml.SafeLoader.yaml_implicit_resolvers)
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(
-                None, None, f"the alias *{event.anchor} is not read here; write its value out", event.start_mark
-            )
-        return super().compose_node(parent, index)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -22,6 +22,7 @@ from perpixel.errors import ConfigError, InvalidValue, nearest
 from perpixel.inference.score_map import ScoreMap
 from perpixel.inference.small_regions import Connectivity, remove_small_regions
 from perpixel.labels import LabelSpace
+from perpixel.strict_yaml import load_strict_yaml
 
 __all__ = ["PostProcessing", "Vote", "final_classes", "parse_thresholds", "remove_small_regions", "thresholded_classes"]
 
@@ -224,7 +225,7 @@ def parse_thresholds(spec: str) -> dict[str, float]:
 def _thresholds_of_file(path: Path) -> dict[str, float]:
     form = "write name=0.5,other=0.3, or give a YAML file that maps class names to numbers"
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content: Any = load_strict_yaml(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"thresholds {str(path)!r} cannot be read: {error}; {form}") from error
     if not isinstance(content, dict):

@@ -136,15 +136,15 @@ def path_inside(folder: Path, name: str, place: str) -> Path:
     """Returns the file of this name in a folder; names may hold subfolders and the separators of Windows.
 
     Raises:
-        DataError: the name leads out of the folder, or holds a NUL character.
+        DataError: the name leads out of the folder, is the folder itself, or holds a NUL character.
     """
-    parts = PurePosixPath(name.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts or "\0" in name or parts.parts[0].endswith(":"):
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or not path.parts or ".." in path.parts or "\0" in name or path.parts[0].endswith(":"):
         raise DataError(
-            f"{place}: the file name {name!r} leads out of {folder}. Names stand relative to the folder of the images: "
-            "give that folder with --images, and names within it."
+            f"{place}: the file name {name!r:.200} leads out of {folder}, or nowhere. Names stand relative to the "
+            "folder of the images: give that folder with --images, and names within it."
         )
-    return folder / parts
+    return folder / path
 
 
 def _of_kind(value: Any, kind: type, place: str) -> Any:

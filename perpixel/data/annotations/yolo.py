@@ -17,6 +17,7 @@ from perpixel.data.annotations.shapes import Drawing, Polygon, Ring, Shape
 from perpixel.data.decoding import IMAGE_SUFFIXES, image_head
 from perpixel.data.formats.item import listed, own_labels
 from perpixel.errors import DataError
+from perpixel.strict_yaml import load_strict_yaml
 
 __all__ = ["read_yolo"]
 
@@ -25,8 +26,9 @@ _LAYOUT = (
     "YOLO's data has images/train/ with labels/train/, or train/images/ with train/labels/, the same for val and test; "
     "or images/ and labels/ alone. Class names stand in data.yaml ('names') or in classes.txt."
 )
+
 _FARTHEST = 2.0  # fractions beyond this are pixels that were never divided by the size
-_LARGEST_TEXT = 1 << 24
+_LARGEST_TEXT, _LARGEST_NAMES = 1 << 24, 1 << 20
 _NAMES_FILES = ("data.yaml", "data.yml", "dataset.yaml")
 
 
@@ -79,9 +81,10 @@ def _names(root: Path, stated: Path | None) -> list[str]:
 
 
 def _listed_names(file: Path) -> list[Any]:
+    text = _text(file, _LARGEST_NAMES)
     try:
-        content = yaml.safe_load(_text(file))
-    except (yaml.YAMLError, RecursionError) as error:
+        content = load_strict_yaml(text)
+    except yaml.YAMLError as error:
         raise DataError(f"{file}: not a YAML file: {error}") from error
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, dict):
@@ -168,10 +171,11 @@ def _fraction(text: str, place: str) -> float:
     return value
 
 
-def _text(file: Path) -> str:
+def _text(file: Path, most: int | None = None) -> str:
+    largest = _LARGEST_TEXT if most is None else most
     try:
-        if file.stat().st_size > _LARGEST_TEXT:
-            raise DataError(f"{file}: more than {_LARGEST_TEXT >> 20} MiB are no list of polygons")
+        if file.stat().st_size > largest:
+            raise DataError(f"{file}: more than {largest >> 10} KiB are no list of polygons or names")
         return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read as text: {error}") from error

@@ -21,6 +21,7 @@ from perpixel.data.formats.item import DataSource, Item, listed, own_labels
 from perpixel.data.picture import Picture
 from perpixel.errors import DataError, nearest
 from perpixel.labels import LabelSpace
+from perpixel.strict_yaml import load_strict_yaml
 
 __all__ = ["ClassFiles", "Overlap", "is_class_folders", "read_class_folders"]
 
@@ -270,7 +271,7 @@ def _rules(
     content: Any = {}
     if file.is_file():
         try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+            content = load_strict_yaml(file.read_text(encoding="utf-8")) or {}
         except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
             raise DataError(f"{file}: cannot be read as YAML: {error}") from error
         if not isinstance(content, dict) or not set(content) <= {"overlap", "order"}:

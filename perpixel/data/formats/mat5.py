@@ -2,7 +2,8 @@
 
 SciPy's `loadmat` gives the same values, but trusts the file: a few bytes make it ask for gigabytes, and one damaged
 byte or deep nesting ends the process. Read here are numbers, text, cells and structures; sparse matrices, functions
-and Java objects are refused. Source of the layout: MathWorks, "MAT-File Format", chapter 1, level 5.
+and Java objects are refused, but beside what is asked for they may stand: SBD keeps sparse boundaries next to its masks.
+Source of the layout: MathWorks, "MAT-File Format", chapter 1, level 5.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from perpixel.data.decoding import DamagedFile
 from perpixel.data.formats.item import listed
 from perpixel.errors import DataError
 
-__all__ = ["MAX_BYTES", "read_variable"]
+__all__ = ["MAX_BYTES", "Unread", "read_variable"]
 
 MAX_BYTES = 2**30
 """Larger files and variables are refused: the labels of one image, or the lists of a data set, are far smaller."""
@@ -45,6 +46,12 @@ class _Unreadable(Exception):
     """The file holds what is not read here; says what."""
 
 
+class Unread(NamedTuple):
+    """Stands in a cell or field for an array of a kind that is not read."""
+
+    what: str
+
+
 class _Element(NamedTuple):
     kind: int
     start: int
@@ -58,7 +65,8 @@ def read_variable(file: Path, name: str) -> Any:
     """Returns one variable as `scipy.io.loadmat` does.
 
     Numbers become arrays of the type that the file stores them with, text arrays of strings, cells arrays of objects,
-    structures and objects records; a structure without fields becomes an empty array.
+    structures and objects records; a structure without fields becomes an empty array. An array inside cells or fields
+    that is none of these, such as a sparse matrix, becomes an array () of one `Unread`.
 
     Raises:
         DataError: no such file or variable, another version of MATLAB's format, larger than `MAX_BYTES`, or damaged.
@@ -178,7 +186,12 @@ class _Reader:
             if kind == _OBJECT:  # the name of its class
                 place = self.element(place, array.end).next
             return self.records(place, array.end, sizes, depth)
-        raise _Unreadable(f"an array of class {kind}, which is neither numbers, text, cells nor structures")
+        what = f"an array of class {kind}, which is neither numbers, text, cells nor structures"
+        if depth == 0:
+            raise _Unreadable(what)
+        stand_in = np.empty((), dtype=object)
+        stand_in[()] = Unread(what)
+        return stand_in
 
     def numbers(self, place: int, end: int, sizes: tuple[int, ...], bits: int) -> NDArray[Any]:
         element, values = self.values(place, end)

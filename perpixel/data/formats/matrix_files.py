@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from perpixel.data.decoding import DamagedFile
 from perpixel.data.formats.item import listed
-from perpixel.data.formats.mat5 import MAX_BYTES, read_variable
+from perpixel.data.formats.mat5 import MAX_BYTES, Unread, read_variable
 from perpixel.data.picture import Picture
 from perpixel.errors import DataError
 
@@ -108,7 +108,7 @@ def read_mat(file: Path, keys: tuple[str, ...]) -> NDArray[Any]:
     """Reads what ``keys`` lead to in a .mat file of versions 5 to 7.2: a variable, then fields of 1 x 1 structures.
 
     Raises:
-        DataError: the file cannot be read or is of version 7.3, or a key leads nowhere.
+        DataError: the file cannot be read or is of version 7.3, a key leads nowhere, or to an array that is not read.
     """
     value: Any = read_variable(file, keys[0])
     for depth, key in enumerate(keys[1:], start=1):
@@ -120,6 +120,8 @@ def read_mat(file: Path, keys: tuple[str, ...]) -> NDArray[Any]:
         if value.size != 1:
             raise DataError(f"{file}: {place} is {value.size} structures, and one was expected")
         value = value[key].reshape(-1)[0]
+    if value.dtype == object and value.shape == () and isinstance(value.item(), Unread):
+        raise DataError(f"{file}: {'.'.join(keys)} is {value.item().what}; data sets with labels do not hold such")
     array: NDArray[Any] = value
     return array
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from drawn_fakes import annotation, box, coco_content, expected, put_image, put_json
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycocotools import mask as coco_masks
 
 from perpixel.data.annotations.coco import read_coco
@@ -167,6 +169,7 @@ RUNS = {"size": [8, 10], "counts": [80]}
         (coco_content(images=[IMAGE | {"file_name": "..\\a.png"}]), "leads out of"),
         (coco_content(images=[IMAGE | {"file_name": "C:\\a.png"}]), "leads out of"),
         (coco_content(images=[IMAGE | {"file_name": "a\0.png"}]), "leads out of"),
+        (coco_content(images=[IMAGE | {"file_name": "./"}]), "'./' leads out of .*or nowhere"),
         (coco_content(images=[IMAGE, IMAGE | {"id": 8, "file_name": "b.png"}]), "1 of its 2 images are not in .*b.png"),
         (coco_content(images=[IMAGE | {"file_name": "b.png"}]), "'b.png' is in none of the folders .*--images"),
         (coco_content(categories=[{"id": 3, "name": "a"}, {"id": 3, "name": "b"}]), "category id 3 is given twice"),
@@ -229,3 +232,21 @@ def test_read_coco_splits_with_other_categories_are_refused(tmp_path: Path) -> N
 def test_read_coco_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none.json: there is no such file"):
         read_coco(tmp_path / "none.json")
+
+
+drawn_things = st.lists(
+    st.tuples(st.sampled_from([3, 9]), st.lists(st.floats(-9, 19).map(float), min_size=0, max_size=12)), max_size=5
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(drawn_things, st.sampled_from(["file", "area"]), st.sampled_from(["auto", "ignore"]))
+def test_read_coco_makes_no_id_that_was_not_there(
+    tmp_path_factory: pytest.TempPathFactory, things: list[tuple[int, list[float]]], order: str, rest: str
+) -> None:
+    drawn = [
+        annotation([ring[: len(ring) // 2 * 2]], id=number, category_id=category)
+        for number, (category, ring) in enumerate(things)
+    ]
+    mask = mask_of(put(tmp_path_factory.mktemp("any"), coco_content(annotations=drawn)), order=order, rest=rest)
+    assert set(np.unique(mask).tolist()) <= {0 if rest == "auto" else 255, *(category for category, _ in things)}

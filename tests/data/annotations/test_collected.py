@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drawn_fakes import box_shape, drawing, expected
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perpixel.data.annotations.collected import (
@@ -81,6 +81,7 @@ def test_numbered_classes_count_from_one_past_the_background() -> None:
     assert numbered_classes(["background", "_background_"]) == {"background": 0, "_background_": 1}
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.text("ab_", min_size=1, max_size=4), st.integers(0, 400), min_size=1, max_size=12))
 def test_labels_of_classes_never_gives_two_classes_one_id(classes: dict[str, int]) -> None:
     space = labels_of_classes(classes)

@@ -303,7 +303,7 @@ def test_written_labels_come_back_from_their_file(tmp_path: Path, name: str | in
 ids = st.integers(0, 700)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(ids, st.integers(0, 3) | st.just(255), min_size=4, max_size=9), st.booleans())
 def test_written_labels_never_change_a_class(stored_to_train: dict[int, int], own: bool) -> None:
     used = sorted({train for train in stored_to_train.values() if train != 255})

@@ -111,6 +111,8 @@ def test_read_yolo_wrong_lines_are_refused_with_their_place(tmp_path: Path, text
         ("names: []", "must name at least one class"),
         ("names: [[a]]", "must name at least one class, each by a text"),
         ("names: [a, a]", "class names must differ"),
+        ("a: &a {x: 1}\nb: &b {<<: [*a, *a]}\nnames: [car]", "alias .a is not read here"),
+        ("names: [a]\n#" + "x" * (1 << 20), "more than 1024 KiB are no list of polygons or names"),
     ],
 )
 def test_read_yolo_wrong_names_are_refused(tmp_path: Path, content: str, message: str) -> None:
@@ -139,5 +141,5 @@ def test_read_yolo_text_that_is_none_is_refused(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(DataError, match=r"a.txt: cannot be read as text"):
         read_yolo(tmp_path)
     monkeypatch.setattr("perpixel.data.annotations.yolo._LARGEST_TEXT", 2)
-    with pytest.raises(DataError, match="are no list of polygons"):
+    with pytest.raises(DataError, match="more than 0 KiB are no list of polygons"):
         read_yolo(tmp_path)
