@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from perpixel.config import DataChoice, RunConfig
+from perpixel.config import AugmentChoice, DataChoice, RunConfig
 from perpixel.data import (
     Augmentation,
     DataSource,
@@ -27,6 +27,8 @@ from perpixel.data import (
     make_split,
     summarise,
 )
+from perpixel.data.augment.plugged import PluggedByName
+from perpixel.data.augment.settings import Augment
 from perpixel.engine import RunFolder
 from perpixel.errors import ConfigError, DataError, nearest
 from perpixel.labels import LabelSpace
@@ -55,6 +57,8 @@ _PER_STAGE = (
     "elastic_grid",
     "rotation",
     "mirror",
+    "augment",
+    "rare_images",
     "batch_size",
 )
 
@@ -171,7 +175,11 @@ def select_split(source: DataSource, split: str) -> tuple[Item, ...]:
 
 
 def augmentation(choice: DataChoice) -> Augmentation:
-    """Returns what happens to a training sample."""
+    """Returns what happens to a training sample.
+
+    Raises:
+        InvalidValue: a transform of the user's own is not found.
+    """
     return Augmentation(
         crop_size=choice.crop_size,
         scales=choice.scales,
@@ -185,7 +193,13 @@ def augmentation(choice: DataChoice) -> Augmentation:
         elastic_grid=choice.elastic_grid,
         rotation=choice.rotation,
         mirror=choice.mirror,
+        augment=None if choice.augment is None else _augment(choice.augment),
     )
+
+
+def _augment(choice: AugmentChoice) -> Augment:
+    values = choice.model_dump(exclude={"plugged"})
+    return Augment(**values, plugged=None if choice.plugged is None else PluggedByName(choice.plugged))
 
 
 def choose_workers(choice: DataChoice, device: torch.device) -> tuple[int, str]:
@@ -203,7 +217,13 @@ def check_stage_data(config: RunConfig) -> None:
 
     Raises:
         ConfigError: a stage changes something else.
+        InvalidValue: a transform of the user's own is not found.
     """
+    changes: list[Mapping[str, Any]] = [config.data.model_dump(), *(stage.data for stage in config.stages)]
+    for given in changes:
+        plugged = (given.get("augment") or {}).get("plugged")
+        if plugged is not None:
+            PluggedByName(plugged)
     for index, stage in enumerate(config.stages):
         for key, value in stage.data.items():
             if key not in _PER_STAGE:

@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 
+from perpixel.build.batch_choice import fitting_batch
+from perpixel.build.own_data import look_at
+from perpixel.build.progress import ProgressCallback
 from perpixel.config import (
     BackboneChoice,
     DataChoice,
@@ -19,18 +22,7 @@ from perpixel.config import (
     Stage,
     apply_overrides,
 )
-from perpixel.data import (
-    DataSource,
-    Item,
-    SegmentationDataset,
-    SplitSummary,
-    infer_labels,
-    open_data,
-    open_folders,
-    summarise,
-)
 from perpixel.data.advice import advise
-from perpixel.labels import LabelSpace
 from perpixel.weights import read_description
 
 __all__ = ["Decision", "Plan", "config_for_data", "plan_for_data"]
@@ -85,30 +77,41 @@ def plan_for_data(
     data: str | None = None,
     labels: str | None = None,
     source: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    check: bool = True,
+    on_progress: ProgressCallback | None = None,
 ) -> Plan:
     """Plans a training for two folders or any ``[format:]path``, from what the masks of its training part hold.
 
-    Every mask is read once. The network is a DFN that two CPU cores can train, or that of ``source``, the artifact to
-    fine-tune from. Loss weights, crop and windows follow `perpixel.data.advice`; there are steps for 40 epochs, at
-    least 400; a running mean of the weights is scored.
+    Every file is checked first, and the masks are counted. The network is a DFN that two CPU cores can train, or that
+    of ``source``, the artifact to fine-tune from. Loss weights, crop and windows follow `perpixel.data.advice`; the
+    batch is what this machine's memory holds, at most 8; there are steps for 40 epochs, at least 400; a running mean of
+    the weights is scored.
+
+    Args:
+        images: Folder of images, with ``masks``.
+        masks: Folder of masks.
+        data: ``[format:]path`` instead.
+        labels: What `LabelSpace.load` takes.
+        source: An artifact.
+        overrides: What the user asks for beside; here only how the data is read counts (``data.…``).
+        check: Whether `perpixel.data.inspection` looks at every file first; errors stop the plan.
+        on_progress: Called while files are read.
 
     Raises:
         DataError: the data cannot be opened, or a mask cannot be used.
-        ConfigError: there is no such label space.
+        ConfigError: there is no such label space, or an override does not fit.
         CheckpointError: ``source`` is no artifact.
     """
     if images is not None and masks is not None:
-        found = open_folders(images, masks)
         place = DataChoice(images=str(images), masks=str(masks))
     else:
-        found = open_data(str(data))
         place = DataChoice(source=str(data))
-    items = found.splits.get("train") or next(iter(found.splits.values()))
-    space, summary = _counted(found, items, labels)
+    found = look_at(_as_asked(place, overrides), labels, check=check, on_progress=on_progress)
+    items, space, summary = found.items, found.labels, found.summary
     device = "cuda" if torch.cuda.is_available() else "cpu"
     advice = advise(summary, space, longest_crop=LONGEST_CROP.get(device, LONGEST_CROP_ELSEWHERE))
     batch_size = 8 if len(items) >= 16 else 4
-    steps = max(FEWEST_STEPS, EPOCHS * len(items) // batch_size)
     model = _SMALL_DFN if source is None else _network_of(Path(source))
     base = RunConfig(
         name=_safe_name(Path(images or str(data).rpartition(":")[2]).resolve()),
@@ -128,27 +131,49 @@ def plan_for_data(
                 optimizer=OptimizerChoice(name="adamw", lr=1e-3, weight_decay=1e-2),
                 schedule=ScheduleChoice(name="poly", power=0.9),
                 ema_decay=0.99,
-                steps=steps,
+                steps=_steps(len(items), batch_size),
             ),
         ),
     )
     # A loss of other terms would take the network's own auxiliary ones away, so that advice is left to the user.
     followed = [entry for entry in advice if entry.what != "loss"]
     config = apply_overrides(base, [token for entry in followed for token in entry.overrides])
+    wanted = "noise of single images evens out" if batch_size == 8 else "there are few images"
+    fitting, batch_reason = fitting_batch(config, space.num_classes, device=device, wanted_because=wanted)
+    if fitting != batch_size:
+        tokens = [f"data.batch_size={fitting}", f"steps={_steps(len(items), fitting)}"]
+        config = apply_overrides(config, tokens)
     decisions = (
+        Decision(what="data check", choice="passed" if check else "not made", reason=found.check, value=_data),
         _network_decision(model, source),
         *(
             Decision(what=entry.what, choice=entry.choice, reason=entry.reason, value=_VALUES[entry.what])
             for entry in followed
+        ),
+        Decision(
+            what="batch size",
+            choice=f"{fitting} images",
+            reason=batch_reason,
+            value=lambda c: (c.data.batch_size, c.data.crop_size, c.stages[0].model),
         ),
         *_schedule_decisions(config, len(items)),
     )
     return Plan(config=config, decisions=decisions)
 
 
-def _counted(found: DataSource, items: Sequence[Item], labels: str | None) -> tuple[LabelSpace, SplitSummary]:
-    space = infer_labels(items, labels, given=found.labels).labels
-    return space, summarise(SegmentationDataset(items, space))
+def _steps(images: int, batch_size: int) -> int:
+    return max(FEWEST_STEPS, EPOCHS * images // batch_size)
+
+
+def _as_asked(place: DataChoice, overrides: Sequence[str]) -> DataChoice:
+    """Returns the data as the user's overrides have it read: by another split, as colours, mended."""
+    about_data = [token for token in overrides if token.partition(".")[0].strip() == "data"]
+    stage = Stage(model=_SMALL_DFN, steps=1)
+    return apply_overrides(RunConfig(data=place, stages=(stage,)), about_data).data
+
+
+def _data(config: RunConfig) -> object:
+    return config.data.source, config.data.images, config.data.masks
 
 
 def _model(config: RunConfig) -> object:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from perpixel.config import SCENES, DataChoice, SceneChoice
 from perpixel.data import DataSource, SceneConfig, open_data, open_folders, write_scenes
+from perpixel.data.fixes import FIXES_FILE, load_fixes, open_with_fixes
 from perpixel.engine import RunFolder
 from perpixel.errors import ConfigError
 
@@ -13,12 +14,23 @@ __all__ = ["generate_scenes", "open_source"]
 
 
 def open_source(choice: DataChoice) -> DataSource | None:
-    """Opens the data that a configuration names; None when it asks for generated scenes.
+    """Opens the data that a configuration names, mended as its mapping file says; None for generated scenes.
 
     Raises:
-        ConfigError: it names no data.
+        ConfigError: it names no data, or its mapping file is none.
         DataError: the data is not there or has another layout.
     """
+    spec = choice.source if choice.images is None else choice.images
+    if choice.fixes is not None and spec is not None and spec != SCENES:
+        return open_with_fixes(spec, load_fixes(choice.fixes), masks=choice.masks)
+    source = _opened(choice)
+    if source is not None and (source.root / FIXES_FILE).is_file():
+        note = f"{source.root / FIXES_FILE} lies beside the data and is not used; data.fixes=FILE applies it"
+        return replace(source, notes=(*source.notes, note))
+    return source
+
+
+def _opened(choice: DataChoice) -> DataSource | None:
     if choice.images is not None and choice.masks is not None:
         return open_folders(choice.images, choice.masks)
     if choice.source is None:

@@ -79,6 +79,8 @@ class StageJob:
                 start_step=start,
                 workers=job.workers,
                 pad_value=padding_fractions(network.preprocessing),
+                class_presence=job.data.summaries[job.config.data.train_split].class_presence,
+                rare_images=choice.rare_images,
             )
 
         return FitTask(

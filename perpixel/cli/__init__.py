@@ -25,11 +25,13 @@ COMMANDS = {
         "perpixel.cli.train:train",
         "Trains a network and writes a run folder with scores, models, predictions and a report.",
     ),
+    "check": ("perpixel.cli.check:check", "Tries a run for a minute on the CPU and lists what would fail."),
     "evaluate": (
         "perpixel.cli.evaluate:evaluate",
         "Scores a model on a data set, or saved masks against their targets.",
     ),
     "predict": ("perpixel.cli.predict:predict", "Predicts images: writes a mask and an overlay for each."),
+    "data": ("perpixel.cli.data:data", "Checks, counts and converts data sets."),
     "models": ("perpixel.cli.models:models", "Lists the networks, or one network's options with their defaults."),
     "recipes": (
         "perpixel.cli.recipes:recipes",
@@ -57,6 +59,7 @@ _USAGE = {
     "demo": "[OPTIONS] [section.key=value ...]",
     "train": "(--recipe NAME | CONFIG.yaml | IMAGES MASKS | --data DATA | --resume RUN) [OPTIONS] "
     "[section.key=value ...]",
+    "check": "(--recipe NAME | CONFIG.yaml | IMAGES MASKS | --data DATA) [OPTIONS] [section.key=value ...]",
     "evaluate": "(MODEL --data DATA | --predictions DIR --targets DIR --labels LABELS) [OPTIONS]",
     "predict": "MODEL INPUT ... --out DIR [OPTIONS]",
     "models": "[NAME] [OPTIONS]",
@@ -110,5 +113,10 @@ def create_app(tokens: Sequence[str] = ()) -> App:
         own = {} if name not in _USAGE else {"usage": f"Usage: perpixel {name} {_USAGE[name]}", "help_epilogue": ""}
         # cyclopts shows a given help in place of the docstring, so the command in question gets none.
         listed = None if name in tokens[:1] else summary
+        if name == "data" and name in tokens[:1]:
+            from perpixel.cli.data import create_data_app
+
+            app.command(create_data_app(tokens[1:]))
+            continue
         app.command(target, name=name, sort_key=order, help=listed, **own)
     return app

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -34,7 +35,7 @@ def show(
         data: The data set, [format:]path.
         labels: The classes: a known label space, a YAML file or a number of classes.
     """
-    request = sort_tokens(tokens, recipe=recipe, data=data, labels=labels)
+    request = replace(sort_tokens(tokens, recipe=recipe, data=data, labels=labels), check=False)
     from perpixel.build import check_names
     from perpixel.config import dump_config
 

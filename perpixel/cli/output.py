@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 _STDOUT = "-"
+_HALF_PAIRS = re.compile("[\ud800-\udfff]")
 _PLAIN_WIDTH = 160
 
 JsonFile = Annotated[
@@ -99,6 +101,8 @@ def write_json(json_file: str | None, value: Any) -> None:
     if json_file is None or not is_first_process():
         return
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # Bytes of file names that are no UTF-8: half pairs, which JSON can escape and no encoding can write.
+    text = _HALF_PAIRS.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
     if json_file == _STDOUT:
         sys.stdout.write(text)
         return

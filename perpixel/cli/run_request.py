@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from perpixel.config import Check, RunConfig, apply_overrides, load_config
 from perpixel.errors import ConfigError
@@ -39,6 +39,8 @@ class RunRequest:
     source: Path | None = None
     """The model to fine-tune from."""
     overrides: tuple[str, ...] = ()
+    check: bool = True
+    """Whether own data is checked file by file before a plan is made."""
 
 
 def sort_tokens(
@@ -74,8 +76,10 @@ class Resolved(NamedTuple):
     """(what, choice, reason) of what was decided for the user's own data."""
 
 
-def resolve(request: RunRequest, *, checks: Sequence[Check] = ()) -> Resolved:
-    """Returns the configuration that a request means, checked as a whole.
+def resolve(
+    request: RunRequest, *, checks: Sequence[Check] = (), on_progress: Callable[[Any], None] | None = None
+) -> Resolved:
+    """Returns the configuration that a request means, checked as a whole; own data is looked at first.
 
     Raises:
         ConfigError: the recipe or file is unknown, or a value does not fit; all mistakes named.
@@ -89,7 +93,16 @@ def resolve(request: RunRequest, *, checks: Sequence[Check] = ()) -> Resolved:
     images, masks = request.folders or (None, None)
     # The file of a published checkpoint says nothing of its network; an artifact does.
     artifact = request.source if request.source is not None and request.source.is_dir() else None
-    plan = plan_for_data(images=images, masks=masks, data=request.data, labels=request.labels, source=artifact)
+    plan = plan_for_data(
+        images=images,
+        masks=masks,
+        data=request.data,
+        labels=request.labels,
+        source=artifact,
+        overrides=request.overrides,
+        check=request.check,
+        on_progress=on_progress,
+    )
     config = apply_overrides(plan.config, request.overrides, checks=checks)
     return Resolved(config, plan.kept(config))
 

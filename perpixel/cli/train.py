@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from perpixel.cli.output import JsonFile, check_json_file, console_for, say
+from perpixel.cli.progress import ProgressDisplay
 from perpixel.cli.run_events import show_event, watch_run
 from perpixel.cli.run_request import Resolved, RunRequest, resolve, sort_tokens
 from perpixel.config import RunConfig
@@ -27,6 +29,7 @@ def train(
     out: Path | None = None,
     resume: Path | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
+    check: bool = True,
     json: JsonFile = None,
 ) -> int:
     """Trains a network and writes a run folder with scores, models, predictions and a report.
@@ -43,16 +46,18 @@ def train(
         out: Run folder; without it runs/NAME-TIME, named after the recipe or configuration.
         resume: Run folder to go on with, from its newest training state.
         overwrite: Replace what an earlier run left in the run folder.
+        check: Look at every file of your own folders first, as `perpixel data check` does; errors stop the run.
     """
     check_json_file(json)
     if resume is None:
-        request = sort_tokens(tokens, recipe=recipe, data=data, labels=labels, source=source)
+        request = replace(sort_tokens(tokens, recipe=recipe, data=data, labels=labels, source=source), check=check)
     else:
         _refuse_with_resume(recipe=recipe, source=source, out=out, overwrite=overwrite)
         request = _resumed(tokens, resume, data=data, labels=labels)
     from perpixel.build import check_names
 
-    resolved = resolve(request, checks=[check_names])
+    with ProgressDisplay(console_for(json)) as display:
+        resolved = resolve(request, checks=[check_names], on_progress=display.update)
     if out is None and resume is None:
         out = _default_out(resolved.config)
     return _run(resolved, out=out, resume=resume, overwrite=overwrite, source=source, json=json)

@@ -1,5 +1,6 @@
 """Configurations of runs: the schema, reading and writing, overrides and variants. Imports no torch."""
 
+from perpixel.config.augment_choice import AugmentChoice
 from perpixel.config.choices import (
     BackboneChoice,
     EvaluationChoice,
@@ -17,6 +18,7 @@ from perpixel.config.variant import variant
 
 __all__ = [
     "SCENES",
+    "AugmentChoice",
     "BackboneChoice",
     "Check",
     "DataChoice",

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
+from perpixel.config.augment_choice import AugmentChoice
 from perpixel.config.fields import Number, Strict, Whole, conflict
 
 __all__ = ["SCENES", "DataChoice", "SceneChoice"]
@@ -43,6 +44,9 @@ class DataChoice(Strict):
     images: str | None = Field(default=None, description="Folder of images, together with masks instead of source.")
     masks: str | None = Field(default=None, description="Folder of masks, paired with images by name.")
     scenes: SceneChoice | None = Field(default=None, description="Generated scenes; read when source is 'scenes'.")
+    fixes: str | None = Field(
+        default=None, description="Mapping file of `perpixel data check --fix`: what to leave out or read otherwise."
+    )
     train_split: str = Field(default="train", min_length=1, description="Split that is trained on.")
     val_split: str = Field(default="val", min_length=1, description="Split that is scored while training.")
     test_split: str | None = Field(default=None, description="Split that is scored once at the end; null is none.")
@@ -82,6 +86,15 @@ class DataChoice(Strict):
     mirror: Whole = Field(
         default=0, ge=0, description="Pixels of mirrored image that windows may reach beyond its edges; 0: none."
     )
+    augment: AugmentChoice | None = Field(
+        default=None, description="Further transforms of training windows; null: none."
+    )
+    rare_images: Number = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Images come more often that hold a class which a smaller share of images holds; 0: all alike.",
+    )
     batch_size: Whole = Field(default=8, ge=1, description="Images per step over all devices.")
     workers: Whole | None = Field(default=None, ge=0, description="Loading processes; null is decided for the machine.")
     cache_mb: Whole = Field(default=1024, ge=0, description="Decoded images kept in memory, MiB; 0 keeps none.")
@@ -114,6 +127,9 @@ class DataChoice(Strict):
             given, lacking = ("images", "masks") if self.masks is None else ("masks", "images")
             message = f"needs data.{lacking} beside it: the folder of the other half of each pair"
             conflict("DataChoice", message, given, value=getattr(self, given))
+        if self.augment and self.augment.affine and self.augment.border == "fill" and (self.elastic or self.rotation):
+            message = "elastic and rotation mirror the image beyond its edge: set it to mirror, or turn by rotate alone"
+            conflict("DataChoice", message, "augment", "border", value=self.augment.border)
         if self.source is not None and self.images is not None:
             message = f"excludes data.images = {self.images!r}; set one of them to null"
             conflict("DataChoice", message, "source", value=self.source)

@@ -1,17 +1,16 @@
 """Training batches that depend on their step alone.
 
-The samples are one endless list of (epoch, index): for each epoch a permutation of the data set, drawn from
-(seed, epoch). Step t takes positions [t B R, (t + 1) B R), B the batch size of one of R processes, and process r the
-r-th B of them. Whoever asks for step t gets the same bytes: any number of workers, after a restart, on any process;
-there is no short last batch.
+The samples are one endless list of (epoch, index), drawn from (seed, epoch): for each epoch a permutation of the data
+set, or an order in which samples with rare classes come more often (`samplers`). Step t takes positions
+[t B R, (t + 1) B R), B the batch size of one of R processes, and process r the r-th B of them. Whoever asks for step t
+gets the same bytes: any number of workers, after a restart, on any process; there is no short last batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,24 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from perpixel.data.elastic import deform, draw_displacement, with_mirrored_border
-from perpixel.data.transforms import Augmentation, apply, draw, draw_jitter, sample_rng
+from perpixel.data.augment.pipeline import SamplePipeline, SampleSource
+from perpixel.data.samplers import Draw, SampleOrder, repeat_factors
+from perpixel.data.transforms import Augmentation
 from perpixel.errors import DataError, InvalidValue, PerpixelError
-
-if TYPE_CHECKING:
-    from perpixel.data.dataset import Sample
 
 __all__ = ["Batch", "SampleSource", "TrainBatches"]
 
+_EPOCH_BITS = 40
 _PREFETCH = 4  # batches that each worker keeps ready
-
-
-class SampleSource(Protocol):
-    """What batches are cut from: `SegmentationDataset`, or anything indexed that gives samples."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Sample: ...
 
 
 class Batch(NamedTuple):
@@ -74,9 +64,14 @@ class TrainBatches:
         pad_value: Fill of padding per channel as a fraction of the full scale (`ops.normalize.padding_fractions`).
         rank: Number of this process.
         world_size: Number of processes.
+        class_presence: (samples, K): which sample holds which class; copy-paste then takes samples that hold one of
+            its classes, and any sample without it.
+        rare_images: Samples come more often that hold a class which a smaller share of the samples holds, in [0, 1]
+            (`samplers.repeat_factors`); 0: each once per epoch.
 
     Raises:
         InvalidValue: a number is out of range or the data set is empty.
+        DataError: copy-paste is asked for, and no sample holds any of its classes.
     """
 
     def __init__(
@@ -92,6 +87,8 @@ class TrainBatches:
         pad_value: tuple[float, ...],
         rank: int = 0,
         world_size: int = 1,
+        class_presence: NDArray[np.bool_] | None = None,
+        rare_images: float = 0.0,
     ) -> None:
         if len(dataset) < 1:
             raise InvalidValue("the data set holds no samples; training needs at least one")
@@ -106,14 +103,19 @@ class TrainBatches:
         self.steps = steps
         self.start_step = start_step
         self.workers = workers
-        self._builder = _BatchBuilder(dataset, augmentation, batch_size, seed, tuple(pad_value), rank, world_size)
+        if rare_images and class_presence is None:
+            raise InvalidValue("rare_images needs class_presence: which sample holds which class")
+        factors = repeat_factors(class_presence, rare_images) if rare_images and class_presence is not None else None
+        samples = SamplePipeline(dataset, augmentation, seed, tuple(pad_value), class_presence)
+        order = SampleOrder(len(dataset), seed, factors)
+        self._builder = _BatchBuilder(samples, order, batch_size, rank, world_size)
 
     def __len__(self) -> int:
         return self.steps - self.start_step
 
     def positions(self, step: int) -> list[tuple[int, int]]:
         """Returns the (epoch, index) of each sample of this process at ``step``."""
-        return self._builder.positions(step)
+        return [(draw.epoch, draw.index) for draw in self._builder.draws(step)]
 
     def __iter__(self) -> Iterator[Batch]:
         """Yields the batches in order.
@@ -146,19 +148,15 @@ class _Failure(NamedTuple):
 class _BatchBuilder(Dataset["Batch | _Failure"]):
     """Map from a step to its batch; what the workers hold."""
 
-    dataset: SampleSource
-    augmentation: Augmentation
+    samples: SamplePipeline
+    order: SampleOrder
     batch_size: int
-    seed: int
-    pad_value: tuple[float, ...]
     rank: int
     world_size: int
 
-    def positions(self, step: int) -> list[tuple[int, int]]:
-        count = len(self.dataset)
+    def draws(self, step: int) -> list[Draw]:
         start = (step * self.world_size + self.rank) * self.batch_size
-        places = (divmod(position, count) for position in range(start, start + self.batch_size))
-        return [(epoch, int(_permutation(self.seed, epoch, count)[place])) for epoch, place in places]
+        return [self.order[position] for position in range(start, start + self.batch_size)]
 
     def __getitem__(self, step: int) -> Batch | _Failure:
         try:
@@ -167,44 +165,23 @@ class _BatchBuilder(Dataset["Batch | _Failure"]):
             return _Failure(error)
 
     def _build(self, step: int) -> Batch:
-        positions = self.positions(step)
-        target = torch.empty((self.batch_size, *self.augmentation.crop_size), dtype=torch.uint8)
+        target = torch.empty((self.batch_size, *self.samples.augmentation.crop_size), dtype=torch.uint8)
         jitter = torch.empty((self.batch_size, 3))
         names: list[str] = []
         images: list[Tensor] = []
-        for row, (epoch, index) in enumerate(positions):
-            sample = self.dataset[index]
-            if sample.target is None:
-                raise DataError(f"{sample.name} has no mask; training needs one for every image of the split")
-            rng = sample_rng(self.seed, epoch, index)
-            image, target[row], jitter[row] = self._augmented(sample.image, sample.target, rng)
-            if images and image.dtype != images[0].dtype:
+        for row, draw in enumerate(self.draws(step)):
+            # What comes again within an epoch is augmented anew, as if in an epoch that no run reaches.
+            sample = self.samples(draw.epoch + (draw.occurrence << _EPOCH_BITS), draw.index)
+            target[row], jitter[row] = sample.target, torch.tensor(sample.jitter)
+            if images and sample.image.dtype != images[0].dtype:
                 raise DataError(
-                    f"{sample.name} has {image.dtype} pixels, {names[0]} in the same batch {images[0].dtype}; "
+                    f"{sample.name} has {sample.image.dtype} pixels, {names[0]} in the same batch {images[0].dtype}; "
                     "convert the files: a data set is either all 8-bit or all 16-bit"
                 )
-            images.append(image)
+            images.append(sample.image)
             names.append(sample.name)
         pixels = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
         return Batch(pixels, target, jitter, tuple(names))
-
-    def _augmented(self, image: Tensor, target: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns a sample's window, its target and the factors of its colours."""
-        augmentation = self.augmentation
-        if augmentation.mirror:
-            image, target = with_mirrored_border(image, target, augmentation.mirror)
-        window = draw(augmentation, (image.shape[1], image.shape[2]), rng, target)
-        jitter = torch.tensor(draw_jitter(augmentation, rng))
-        if augmentation.elastic or augmentation.rotation:
-            return *deform(window, draw_displacement(augmentation, rng), image, target), jitter
-        return *apply(window, image, target, pad_value=self.pad_value), jitter
-
-
-@lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    # The spawn key (epoch,) cannot meet sample_rng's (epoch, index): keys of different length give different streams.
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(epoch,))))
-    return rng.permutation(count)
 
 
 def _start_worker(_worker: int) -> None:

@@ -6,6 +6,7 @@ Shapes: C image channels, H W image height and width.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -99,7 +100,7 @@ class SegmentationDataset:
             raise DataError("the data set has no images; check the folder, the list and the split that was asked for")
         names = [item.name for item in self.items]
         if len(set(names)) < len(names):
-            repeated = sorted({name for name in names if names.count(name) > 1})
+            repeated = sorted(name for name, count in Counter(names).items() if count > 1)
             raise DataError(f"image names must differ within a split, repeated: {', '.join(repeated[:10])}")
         self.labels = labels
         self.in_channels = in_channels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -58,6 +58,7 @@ FORMATS: dict[str, Callable[[Path], DataSource]] = {
 _READ_FILES = ("coco", "cvat", "labelme", "list", "shards", "yolo")
 """Formats that are read from a file too."""
 _PLAIN = ("image_folder", "folder")
+_LOOKED_INTO = 30  # folders inside one that has no known layout
 _RECOGNISED: tuple[tuple[str, Callable[[Path], bool], str], ...] = (
     ("cityscapes", is_cityscapes, "Cityscapes"),
     ("camvid", is_camvid, "CamVid"),
@@ -95,7 +96,7 @@ def open_data(spec: str | Path) -> DataSource:
         if not path.exists() and name != "shards":  # which takes a pattern too
             raise DataError(f"{path}: there is no such data folder or list file. {LAYOUT}")
         return _opened(name, path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter for the home of a user who is not there
         raise DataError(f"{spec}: cannot be read: {error}. Check the name and your rights to read it.") from error
 
 
@@ -103,7 +104,7 @@ def _opened(name: str | None, path: Path) -> DataSource:
     if name is not None:
         if name not in _READ_FILES and path.is_file():
             raise DataError(f"{path}: format {name!r} is read from a folder, this is a file; try list:{path}")
-        return FORMATS[name](path)
+        return _read_or_hint(FORMATS[name], path, (name,))
     if path.is_file():
         if is_shards(path):
             return read_shards(path)
@@ -113,7 +114,7 @@ def _opened(name: str | None, path: Path) -> DataSource:
     lost = lost_links(path)
     fitting = [(known, title) for known, fits, title in _RECOGNISED if fits(path)]
     if not fitting:
-        return read_folder(path)
+        return _read_or_hint(read_folder, path, tuple(FORMATS))
     (taken, title), *others = fitting
     source = FORMATS[taken](path)
     notes = [f"{source.root} has the layout of {title}, so format {taken!r} is used"] if title else []
@@ -124,6 +125,21 @@ def _opened(name: str | None, path: Path) -> DataSource:
     if also:
         notes.append(f"other formats fit as well, which are read only when asked for: {listed(also)}")
     return replace(source, notes=(*notes, *source.notes))
+
+
+def _read_or_hint(read: Callable[[Path], DataSource], path: Path, formats: Sequence[str]) -> DataSource:
+    """Reads a data set; where it fails, a folder inside that has the layout is named: archives are often nested."""
+    try:
+        return read(path)
+    except DataError as error:
+        inside = sorted(p for p in path.iterdir() if p.is_dir() and p.name[:1] != ".") if path.is_dir() else []
+        if not inside or recognised_format(path) is not None:
+            raise
+        found = {folder: recognised_format(folder) for folder in inside[:_LOOKED_INTO]}
+        hints = [f"{known}:{folder}" for folder, known in found.items() if known in formats]
+        if not hints:
+            raise
+        raise DataError(f"{error} Inside lies data with a known layout; did you mean {listed(hints, 3)}?") from error
 
 
 def open_folders(images: str | Path, masks: str | Path) -> DataSource:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from perpixel.data.dataset import SegmentationDataset
 from perpixel.data.image_files import read_image, to_channels
 from perpixel.data.summary import SplitCounter, SplitSummary, TargetCounts, count_target
-from perpixel.ops.label_regions import label_regions
+from perpixel.label_regions import label_regions
 from perpixel.ops.normalize import FULL_SCALE
 
 __all__ = ["MOST_COLOR_IMAGES", "ColorStatistics", "DataStatistics", "RegionStatistics", "describe_data"]

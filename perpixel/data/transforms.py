@@ -27,10 +27,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from perpixel.data.augment.settings import Augment
 from perpixel.errors import InvalidValue
 from perpixel.ops.normalize import FULL_SCALE
 
-__all__ = ["Augmentation", "Window", "apply", "draw", "draw_jitter", "sample_rng"]
+__all__ = ["Augmentation", "Window", "apply", "draw", "draw_jitter", "labels_inside", "sample_rng"]
 
 Step: TypeAlias = tuple[int, int]
 IGNORE_INDEX = 255
@@ -70,6 +71,8 @@ class Augmentation:
     [-rotation, rotation], together with the displacements of ``elastic`` and mirrored as there."""
     mirror: int = 0
     """Pixels of mirrored image, before resizing, that windows may reach beyond each edge."""
+    augment: Augment | None = None
+    """Everything else, done by `data.augment.pipeline`; `draw`, `draw_jitter` and `apply` know nothing of it."""
 
     def __post_init__(self) -> None:
         if len(self.crop_size) != 2 or min(self.crop_size) < 1:
@@ -96,6 +99,11 @@ class Augmentation:
             raise InvalidValue(f"rotation is the largest angle either way, in [0, 180] degrees, got {self.rotation}")
         if self.mirror < 0:
             raise InvalidValue(f"mirror is 0 or more pixels, got {self.mirror}")
+        if self.augment and self.augment.affine and self.augment.border == "fill" and (self.elastic or self.rotation):
+            raise InvalidValue(
+                "elastic and rotation mirror the image beyond its edge, and augment.border is 'fill': set it to "
+                "'mirror', or turn by augment.rotate alone"
+            )
 
 
 class Window(NamedTuple):
@@ -204,6 +212,16 @@ def apply(
     out_image[inside] = pixels.permute(1, 2, 0).numpy()
     out_target[inside] = labels
     return torch.from_numpy(out_image).permute(2, 0, 1), torch.from_numpy(out_target)
+
+
+def labels_inside(window: Window, target: Tensor) -> NDArray[np.uint8]:
+    """Returns the labels of the part of a window that lies inside the image, not flipped; target is (H, W) uint8."""
+    rows, columns = (
+        (max(0, start), min(scaled, start + crop))
+        for start, scaled, crop in zip(window.corner, window.scaled, window.crop, strict=True)
+    )
+    row_step, column_step = ((1, 1) if target.shape[i] == window.scaled[i] else window.step for i in range(2))
+    return _resized_labels(target.numpy(), row_step, column_step, rows, columns, mirrored=False)
 
 
 def _pick_scale(augmentation: Augmentation, position: float) -> float:

@@ -31,13 +31,19 @@ class TiledClasses:
         segmenter: Predicts.
         memory_bytes: What the work on an image may take.
         on_plan: Receives the plan of the first image of each size that is cut into tiles.
+        cost: What tiles cost, where that was measured before; None measures it on the first image.
 
     Raises:
         InvalidValue: the segmenter holds a procedure or a last step that needs whole images.
     """
 
     def __init__(
-        self, segmenter: Segmenter, *, memory_bytes: int, on_plan: Callable[[TilePlan], None] | None = None
+        self,
+        segmenter: Segmenter,
+        *,
+        memory_bytes: int,
+        on_plan: Callable[[TilePlan], None] | None = None,
+        cost: TileCost | None = None,
     ) -> None:
         needs_whole = tileable(segmenter)
         if needs_whole:
@@ -45,7 +51,7 @@ class TiledClasses:
         self._segmenter = segmenter
         self._memory_bytes = memory_bytes
         self._on_plan = on_plan
-        self._cost: TileCost | None = None
+        self._cost = cost
         self._told: set[tuple[int, int]] = set()
 
     def __call__(self, image: Tensor) -> NDArray[np.uint8]:

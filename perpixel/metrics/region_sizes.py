@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perpixel.errors import InvalidValue
+from perpixel.label_regions import label_regions
 from perpixel.metrics.contours import label_pairs
 from perpixel.metrics.tensors import Tensor
-from perpixel.ops.label_regions import label_regions
 
 __all__ = [
     "DEFAULT_SIZE_THRESHOLDS",

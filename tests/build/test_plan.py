@@ -25,6 +25,12 @@ QUICK = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def enough_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is counted in test_memory_estimate; here every batch fits."""
+    monkeypatch.setattr("perpixel.build.plan.fitting_batch", lambda config, *_, **__: (config.data.batch_size, "fits"))
+
+
 def quick(plan: RunConfig) -> RunConfig:
     return apply_overrides(plan, QUICK)
 
@@ -82,6 +88,16 @@ def test_config_for_data_steps_follow_the_number_of_images(tmp_path: Path) -> No
     assert (plan.data.batch_size, plan.stages[0].steps) == (8, 450)
 
 
+def test_plan_for_data_with_little_memory_takes_smaller_batches_and_more_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, masks = isbi(tmp_path / "many", count=90, size=(8, 8))
+    monkeypatch.setattr("perpixel.build.plan.fitting_batch", lambda *_, **__: (2, "2 fit"))
+    plan = plan_for_data(images=images, masks=masks)
+    assert (plan.config.data.batch_size, plan.config.stages[0].steps) == (2, 1800)
+    assert ("batch size", "2 images", "2 fit") in plan.kept(plan.config)
+
+
 def test_config_for_data_is_named_after_the_folder(tmp_path: Path) -> None:
     plan = config_for_data(data=f"camvid:{camvid(tmp_path / 'my data')}", labels="camvid11")
     assert plan.name == "my-data"
@@ -129,10 +145,12 @@ def test_plan_for_data_says_why_and_drops_what_the_user_decides(tmp_path: Path) 
     plan = plan_for_data(images=images, masks=masks)
     said = {what: (choice, reason) for what, choice, reason in plan.kept(plan.config)}
     assert list(said) == [
+        "data check",
         "network",
         "class weights",
         "crop size",
         "sampler",
+        "batch size",
         "schedule",
         "augmentation",
         "scored weights",
@@ -142,6 +160,7 @@ def test_plan_for_data_says_why_and_drops_what_the_user_decides(tmp_path: Path) 
     assert "267 epochs of 6 images" in said["schedule"][1]
     own = apply_overrides(plan.config, ["steps=7", "data.crop_size=[32, 32]"])
     assert [row[0] for row in plan.kept(own)] == [
+        "data check",
         "network",
         "class weights",
         "sampler",
@@ -169,3 +188,29 @@ def test_train_keeps_the_decisions_of_its_plan(tmp_path: Path) -> None:
     config = quick(plan.config)
     result = train(config, out=tmp_path / "run", decisions=plan.kept(config))
     assert decisions(result.folder)["augmentation"].startswith("scale 0.5 to 2")
+
+
+def test_plan_for_data_with_faults_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    images, masks = isbi(tmp_path)
+    (masks / "02.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"(?s)faults that would stop or spoil.*02\.png.*perpixel data check .*--fix"):
+        plan_for_data(images=images, masks=masks)
+
+
+def test_plan_for_data_unchecked_says_so(tmp_path: Path) -> None:
+    images, masks = isbi(tmp_path)
+    plan = plan_for_data(images=images, masks=masks, check=False)
+    assert ("data check", "not made", "left out as asked") in plan.kept(plan.config)
+
+
+def test_plan_for_data_of_colors_reads_them_as_asked(tmp_path: Path) -> None:
+    images, masks = isbi(tmp_path)
+    for path in masks.iterdir():
+        ids = np.array(Image.open(path)) > 0
+        Image.fromarray(np.where(ids[..., None], [200, 0, 10], [0, 90, 0]).astype(np.uint8)).save(path)
+    labels = tmp_path / "colors.yaml"
+    labels.write_text("names: [grass, roof]\ncolors: [[0, 90, 0], [200, 0, 10]]\n")
+    asked = ["data.mask_encoding=colors"]
+    plan = plan_for_data(images=images, masks=masks, labels=str(labels), overrides=asked)
+    assert next(row[0] for row in plan.kept(apply_overrides(plan.config, asked))) == "data check"
+    assert plan.config.data.mask_encoding == "ids"  # the override is the user's, and comes on top

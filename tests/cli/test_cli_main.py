@@ -30,7 +30,7 @@ def test_help_lists_every_command_with_its_summary(run_cli: Cli, monkeypatch: py
     done = run_cli("--help")
     assert done.code == 0
     for name, (_, summary) in COMMANDS.items():
-        line = next(line for line in done.out.splitlines() if f" {name} " in line)
+        line = next(line for line in done.out.splitlines() if line.split()[1:2] == [name])
         assert summary in line
 
 

@@ -123,7 +123,16 @@ def test_train_folders_take_the_plan_for_them(
     monkeypatch.setattr("perpixel.build.plan_for_data", plan)
     done = run_cli("train", "images", "masks", "--labels", "2", "steps=30")
     assert done.code == 0, done.err
-    assert asked == {"images": Path("images"), "masks": Path("masks"), "data": None, "labels": "2", "source": None}
+    del asked["on_progress"]
+    assert asked == {
+        "images": Path("images"),
+        "masks": Path("masks"),
+        "data": None,
+        "labels": "2",
+        "source": None,
+        "overrides": ("steps=30",),
+        "check": True,
+    }
     assert fake_train.config is not None and fake_train.config.stages[0].steps == 30
     assert fake_train.given["decisions"] == (("network", "dfn", "it is small"),)  # the steps are the user's
 

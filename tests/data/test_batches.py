@@ -7,6 +7,7 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -183,3 +184,31 @@ def test_batch_pinned_copies_to_the_device_unchanged() -> None:
     batch = next(iter(batches())).pin_memory()
     assert all(tensor.is_pinned() for tensor in batch[:3])
     assert same(batch.to("cuda", non_blocking=True).to("cpu"), batch)
+
+
+RARE = np.eye(2, dtype=bool)[[0, 0, 0, 0, 1, 0, 0]]  # sample 4 alone holds the second class
+
+
+def test_batches_rare_images_come_more_often_and_never_alike() -> None:
+    # f = 1/7 and a threshold of 1: sqrt(7) = 2.6 times as often as images of the other class, sqrt(7/6) = 1.1 times
+    rare = batches(class_presence=RARE, rare_images=1.0, steps=70)
+    drawn = Counter(index for step in range(70) for _, index in rare.positions(step))
+    assert drawn[4] / (210 / 7) == pytest.approx(7 * 7**0.5 / (7**0.5 + 6 * (7 / 6) ** 0.5), abs=0.05)
+    jitters = [
+        tuple(row.tolist())
+        for batch in rare
+        for row, name in zip(batch.jitter, batch.names, strict=True)
+        if name == "sample-4"
+    ]
+    assert len(set(jitters)) == len(jitters)
+
+
+def test_batches_rare_images_go_on_after_a_restart_with_workers() -> None:
+    options: dict[str, Any] = {"class_presence": RARE, "rare_images": 1.0}
+    expected, resumed = list(batches(**options)), list(batches(start_step=2, workers=2, **options))
+    assert all(same(a, b) for a, b in zip(expected[2:], resumed, strict=True))
+
+
+def test_batches_rare_images_without_presence_are_refused() -> None:
+    with pytest.raises(InvalidValue, match="rare_images needs class_presence"):
+        batches(rare_images=0.5)

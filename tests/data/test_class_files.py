@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -221,4 +222,27 @@ def test_read_class_folders_more_classes_than_ids_are_refused(tmp_path: Path) ->
     for number in range(255):
         save(tmp_path / f"masks/c{number:03d}/a.png", ROAD)
     with pytest.raises(DataError, match="255 classes have masks; at most 254"):
+        read_class_folders(tmp_path)
+
+
+def test_read_class_folders_classes_that_are_numbers_keep_their_order(tmp_path: Path) -> None:
+    save(tmp_path / "images/a.jpg", ROAD)
+    save(tmp_path / "masks/1/a.png", ROAD)
+    save(tmp_path / "masks/2/a.png", SKY)
+    (tmp_path / "class_folders.yaml").write_text("order: [2, 1]\n")
+    assert targets(tmp_path) == {"a": [[1, 1, 1], [2, 0, 0]]}
+
+
+@pytest.mark.parametrize("order", ["5", "", "road", "{road: 1, sky: 2}"])
+def test_read_class_folders_order_that_is_no_list_is_refused(tmp_path: Path, order: str) -> None:
+    (data(tmp_path) / "class_folders.yaml").write_text(f"order: {order}\n")
+    with pytest.raises(DataError, match=r"class_folders\.yaml: order lists every class once \(road, sky\), got"):
+        read_class_folders(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["images/a.jpg", "masks/road/a.png"])
+def test_read_class_folders_pipe_is_refused_unread(tmp_path: Path, place: str) -> None:
+    (data(tmp_path) / place).unlink()
+    os.mkfifo(tmp_path / place)
+    with pytest.raises(DataError, match=r"a\.(jpg|png) is no plain file"):
         read_class_folders(tmp_path)

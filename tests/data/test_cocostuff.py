@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,9 @@ def test_read_cocostuff_164k_incomplete_data_is_named(tmp_path: Path) -> None:
 
 def test_read_cocostuff_164k_names_that_differ_in_case_are_refused(tmp_path: Path) -> None:
     save(large(tmp_path) / "images/val2017/000000000139.JPG", [0])
-    with pytest.raises(DataError, match=r"000000000139\.jpg and 000000000139\.JPG share a name; remove one"):
+    with pytest.raises(
+        DataError, match=r"000000000139\.JPG and 000000000139\.jpg are both image '000000000139'; remove one"
+    ):
         read_cocostuff(tmp_path)
     (tmp_path / "images/val2017/000000000139.jpg").unlink()
     assert read_cocostuff(tmp_path).splits["val"][0].image.name == "000000000139.JPG"
@@ -142,4 +145,14 @@ def test_read_cocostuff_10k_incomplete_data_is_named(tmp_path: Path) -> None:
     for split in ("train", "test"):
         (tmp_path / f"imageLists/{split}.txt").unlink()
     with pytest.raises(DataError, match=r"imageLists: no train\.txt or test\.txt here"):
+        read_cocostuff(tmp_path)
+
+
+def test_read_cocostuff_hidden_files_are_left_out_and_pipes_refused(tmp_path: Path) -> None:
+    folder = large(tmp_path) / "images/val2017"
+    before = read_cocostuff(tmp_path)
+    (folder / "._000000000139.jpg").write_bytes(b"from a Mac")
+    assert read_cocostuff(tmp_path) == before
+    os.mkfifo(folder / "000000000140.jpg")
+    with pytest.raises(DataError, match=r"000000000140\.jpg is no plain file"):
         read_cocostuff(tmp_path)

@@ -13,11 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from perpixel.data.batches import TrainBatches
 from perpixel.data.elastic import deform, draw_displacement, rotation_displacement, with_mirrored_border
-from perpixel.data.transforms import Augmentation, apply, draw, draw_jitter, sample_rng
+from perpixel.data.transforms import Augmentation, Window, apply, draw, draw_jitter, sample_rng
 from perpixel.errors import InvalidValue
 
 QUICK = settings(deadline=None, max_examples=40)
@@ -273,3 +274,26 @@ def test_displacement_of_another_size_is_refused() -> None:
 def test_augmentation_wrong_elastic_field_is_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidValue, match=message):
         Augmentation(crop_size=(8, 8), **fields)
+
+
+@pytest.mark.parametrize("halves", [False, True])
+@pytest.mark.parametrize(("channels", "dtype"), [(1, np.uint8), (3, np.uint8), (4, np.int32)])
+def test_deform_reads_bit_for_bit_as_scipy_does(channels: int, dtype: Any, halves: bool) -> None:
+    rng = np.random.default_rng(channels)
+    for height, width in ((1, 6), (2, 2), (17, 23)):
+        pixels = rng.integers(0, 256 if dtype == np.uint8 else 65536, (height, width, channels)).astype(dtype)
+        image = torch.from_numpy(pixels).permute(2, 0, 1)
+        target = torch.from_numpy(rng.integers(0, 9, (height, width), np.uint8))
+        window = Window((1, 1), (height, width), (11, 13), (-2, 3), False)
+        places = rng.uniform(-4 * height, 4 * height, (2, 11, 13))
+        if halves:
+            places = np.round(places * 2) / 2
+        corner = np.stack(np.meshgrid(np.arange(-2, 9), np.arange(3, 16), indexing="ij"))
+        result, labels = deform(window, places - corner, image, target)
+        for channel in range(channels):
+            read = ndimage.map_coordinates(
+                pixels[..., channel], list(places), output=np.float32, order=1, mode="mirror"
+            )
+            assert np.array_equal(result[channel].numpy(), np.rint(read).astype(dtype))
+        read = ndimage.map_coordinates(target.numpy(), list(places), order=0, mode="mirror")
+        assert np.array_equal(labels.numpy(), read)

@@ -327,3 +327,53 @@ def test_read_voc_incomplete_data_raises(tmp_path: Path) -> None:
     (lists / "train.txt").unlink()
     with pytest.raises(DataError, match=r"no train\.txt or val\.txt here"):
         read_voc(tmp_path)
+
+
+def test_read_camvid_list_never_leads_out_or_pairs_two_names(tmp_path: Path) -> None:
+    root = camvid(tmp_path)
+    for line in ("/a.png /b.png", "train/.. trainannot/..", "a.png b.png"):
+        (root / "train.txt").write_text(line)
+        with pytest.raises(DataError, match=r"train\.txt, line 1: expected an image and its mask"):
+            read_camvid(root)
+    (root / "train.txt").write_text("train/a.png trainannot/b.png\n")
+    with pytest.raises(DataError, match=r"line 1: the image a\.png stands beside the mask of another, b\.png"):
+        read_camvid(root)
+
+
+def test_read_camvid_image_listed_twice_is_named(tmp_path: Path) -> None:
+    root = camvid(tmp_path)
+    lines = (root / "train.txt").read_text()
+    (root / "train.txt").write_text(lines + lines)
+    with pytest.raises(DataError, match=r"train\.txt: \d+ images are listed more than once: "):
+        read_camvid(root)
+
+
+@pytest.mark.parametrize(("folder", "twin"), [("train", "training"), ("val", "valid")])
+def test_read_folder_two_folders_of_one_split_are_refused(tmp_path: Path, folder: str, twin: str) -> None:
+    for name in (folder, twin):
+        put(tmp_path / name / "images", "a.jpg")
+        put(tmp_path / name / "masks", "a.png")
+    with pytest.raises(DataError, match=f"{folder}, {twin} are both split '{folder}'; join them"):
+        read_folder(tmp_path)
+
+
+def test_read_folder_names_that_differ_in_case_are_refused(tmp_path: Path) -> None:
+    put(tmp_path / "images", "a.jpg")
+    put(tmp_path / "masks", "a.png")
+    put(tmp_path / "Masks", "a.png")
+    with pytest.raises(DataError, match="Masks, masks are one name; join or rename"):
+        read_folder(tmp_path)
+
+
+def test_match_folders_endings_that_differ_in_case_are_refused(tmp_path: Path) -> None:
+    put(tmp_path / "i", "a.jpg")
+    put(tmp_path / "m", "a_mask.png", "a_Mask.png")
+    with pytest.raises(DataError, match=r"a_.ask\.png: another file has the same name but for the case"):
+        match_folders(tmp_path / "i", tmp_path / "m")
+
+
+def test_read_folder_hidden_pictures_do_not_hide_the_splits(tmp_path: Path) -> None:
+    put(tmp_path / "images/train", "a.jpg")
+    put(tmp_path / "masks/train", "a.png")
+    put(tmp_path / "images", "._a.jpg")
+    assert pairs(read_folder(tmp_path).splits["train"]) == [("a", "a.jpg", "a.png")]

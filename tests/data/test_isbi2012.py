@@ -153,3 +153,13 @@ def test_tiff_page_of_no_tiff_or_a_damaged_one_is_refused(tmp_path: Path) -> Non
 def test_read_isbi2012_other_folder_shows_the_layout(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no ISBI 2012 data here\. ISBI 2012 has the stacks train-volume\.tif"):
         read_isbi2012(tmp_path)
+
+
+def test_read_isbi2012_test_slices_leave_out_hidden_files_and_refuse_pipes(tmp_path: Path) -> None:
+    for name in ("train/image/0.png", "train/label/0.png", "test/0.png", "test/._0.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(LABELS[0]).save(tmp_path / name)
+    assert [item.name for item in read_isbi2012(tmp_path).splits["test"]] == ["0"]
+    os.mkfifo(tmp_path / "test/1.png")
+    with pytest.raises(DataError, match=r"1\.png is no plain file"):
+        read_isbi2012(tmp_path)

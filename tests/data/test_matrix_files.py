@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -397,3 +398,13 @@ def test_hdf5_slice_without_h5py_names_the_extra(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(builtins, "__import__", without_h5py)
     with pytest.raises(DataError, match=r"a\.mat: HDF5 files are read by h5py.*pip install 'perpixel\[formats\]'"):
         read_mask(Hdf5Slice(file, "labels", (0,)))
+
+
+def test_read_mat_sparse_field_beside_the_mask_is_passed_over(tmp_path: Path) -> None:
+    boundaries = np.empty((2, 1), object)
+    boundaries[:, 0] = [scipy.sparse.csc_matrix(k == IDS) for k in range(2)]
+    content = {"GTcls": {"Boundaries": boundaries, "Segmentation": IDS, "Edge": scipy.sparse.csc_matrix(IDS)}}
+    scipy.io.savemat(tmp_path / "a.mat", content, do_compression=True)
+    np.testing.assert_array_equal(read_mask(MatField(tmp_path / "a.mat", ("GTcls", "Segmentation"))), IDS)
+    with pytest.raises(DataError, match=r"a\.mat: GTcls\.Edge is an array of class 5, which is neither"):
+        read_mat(tmp_path / "a.mat", ("GTcls", "Edge"))

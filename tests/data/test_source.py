@@ -182,3 +182,20 @@ def test_open_data_links_that_lead_nowhere_are_said(tmp_path: Path) -> None:
     assert open_data(tmp_path).notes == (
         f"1 symbolic links lead nowhere or to themselves and were passed over: {tmp_path / 'extra'}",
     )
+
+
+def test_open_data_home_of_nobody_is_refused() -> None:
+    with pytest.raises(DataError, match=r"~nobody-has-this-name/data: cannot be read"):
+        open_data("~nobody-has-this-name/data")
+
+
+@pytest.mark.parametrize("prefix", ["", "folder:"])
+def test_open_data_unpacked_one_level_deeper_names_the_folder(tmp_path: Path, prefix: str) -> None:
+    inner = tmp_path / "archive"
+    for folder, name in (("images", "a.jpg"), ("masks", "a.png")):
+        (inner / folder).mkdir(parents=True)
+        (inner / folder / name).touch()
+    with pytest.raises(DataError, match=rf"did you mean folder:{inner}\?"):
+        open_data(f"{prefix}{tmp_path}")
+    with pytest.raises(DataError, match=r"no leftImg8bit/ here(?!.*did you mean)"):
+        open_data(f"cityscapes:{tmp_path}")

@@ -6,11 +6,12 @@ the data format of Lin et al. 2014, arXiv:1405.0312, as published with the data 
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from perpixel.data.annotations.collected import Annotated, Annotations, Tally, usable_ring
-from perpixel.data.annotations.json_values import LONGEST_SIDE, Fields, path_inside, read_json, ring_of
+from perpixel.data.annotations.json_values import LONGEST_SIDE, Fields, json_files, path_inside, read_json, ring_of
 from perpixel.data.annotations.rle import pack_counts
 from perpixel.data.annotations.shapes import Drawing, Part, Polygon, Runs, Shape
 from perpixel.data.formats.item import listed, own_labels
@@ -68,7 +69,7 @@ def _files(path: Path) -> dict[str, Path]:
     """Returns the JSON file of each split."""
     if not path.is_dir():
         return {_WHOLE: path}
-    files = sorted((path / "annotations").glob("*.json")) or sorted(path.glob("*.json"))
+    files = json_files(path / "annotations") or json_files(path)
     files = [file for file in files if file.name.startswith("instances_")] or files
     files = files or sorted(path.glob(f"*/{_ROBOFLOW}"))
     if not files:
@@ -109,7 +110,7 @@ def _categories(content: Fields) -> dict[str, int]:
         if number in ids:
             raise DataError(f"{content.place}: category id {number} is given twice")
         ids[number] = fields.text("name")
-    repeated = sorted({name for name in ids.values() if list(ids.values()).count(name) > 1})
+    repeated = sorted(name for name, count in Counter(ids.values()).items() if count > 1)
     if repeated:
         raise DataError(f"{content.place}: several categories have the name {listed(repeated)}; give each its own")
     return {ids[number]: number for number in sorted(ids)}

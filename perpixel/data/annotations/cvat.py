@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from perpixel.data.annotations.collected import Annotated, Annotations, Tally, numbered_classes, usable_ring
-from perpixel.data.annotations.json_values import LONGEST_SIDE, coordinate, path_inside
+from perpixel.data.annotations.json_values import LONGEST_SIDE, coordinate, path_inside, require_plain_file
 from perpixel.data.annotations.rle import pack_counts
 from perpixel.data.annotations.shapes import Box, Drawing, Ellipse, Part, Polygon, Ring, Runs, Shape
 from perpixel.data.decoding import image_head
@@ -82,10 +82,9 @@ def _parsed(file: Path) -> Any:
         raise MissingExtra(
             "CVAT's XML is read with the package defusedxml, which is not installed: pip install 'perpixel[formats]'"
         ) from error
+    require_plain_file(file)
     try:
         return ElementTree.parse(file, forbid_dtd=True).getroot()
-    except FileNotFoundError as error:
-        raise DataError(f"{file}: there is no such file; give the XML file of the task") from error
     except defusedxml.DefusedXmlException as error:
         raise DataError(
             f"{file}: XML with a DTD or entities is refused, since these can take any memory: {error}"

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from perpixel.data.annotations.rasterise import FARTHEST
 from perpixel.data.annotations.shapes import Ring
+from perpixel.data.formats.list_file import file_fault
 from perpixel.errors import DataError
 
-__all__ = ["LONGEST_SIDE", "Fields", "coordinate", "path_inside", "read_json", "ring_of"]
+__all__ = [
+    "LONGEST_SIDE",
+    "Fields",
+    "coordinate",
+    "json_files",
+    "path_inside",
+    "read_json",
+    "require_plain_file",
+    "ring_of",
+]
 
 LONGEST_SIDE = 1_000_000
 _KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "a text"}
@@ -22,18 +31,34 @@ def read_json(file: Path) -> Any:
     """Reads a JSON file; NaN and Infinity, which JSON does not have, are refused.
 
     Raises:
-        DataError: no such file, or it is not JSON.
+        DataError: no such file, a device or pipe, or it is not JSON.
     """
+    require_plain_file(file)
 
     def no_number(name: str) -> float:
         raise ValueError(f"{name} is no JSON number")
 
     try:
         return json.loads(file.read_bytes(), parse_constant=no_number)
-    except FileNotFoundError as error:
-        raise DataError(f"{file}: there is no such file") from error
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file}: cannot be read as JSON: {error}") from error
+
+
+def require_plain_file(file: Path) -> None:
+    """Refuses what is not there and what may never end, such as a device or pipe.
+
+    Raises:
+        DataError: the file is not there, or is no plain file.
+    """
+    fault = file_fault(file)
+    if fault is not None:
+        there = file.exists() or file.is_symlink()
+        raise DataError(f"{file}: {fault if there else 'there is no such file'}; give the file of the annotations")
+
+
+def json_files(folder: Path) -> list[Path]:
+    """Returns the JSON files of a folder, sorted; hidden ones are left out, as copies from a Mac have them."""
+    return sorted(file for file in folder.glob("*.json") if not file.name.startswith("."))
 
 
 @dataclass(frozen=True)
@@ -111,7 +136,7 @@ def coordinate(value: Any, place: str) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DataError(f"{place}: a coordinate must be a number, got {value!r:.60}")
-    if not math.isfinite(value) or abs(value) > FARTHEST:
+    if not abs(value) <= FARTHEST:  # false for NaN; a whole number may be too large for a float
         raise DataError(f"{place}: a coordinate must be finite and within ±{FARTHEST:.0f} pixels, got {value!r:.60}")
     return float(value)
 

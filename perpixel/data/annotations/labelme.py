@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from perpixel.data.annotations.collected import Annotated, Annotations, Tally, numbered_classes, usable_ring
-from perpixel.data.annotations.json_values import Fields, path_inside, read_json, ring_of
+from perpixel.data.annotations.json_values import Fields, json_files, path_inside, read_json, ring_of
 from perpixel.data.annotations.rle import counts_of, pack_counts
 from perpixel.data.annotations.shapes import IGNORED, Box, Drawing, Ellipse, Part, Polygon, Ring, Runs, Shape
 from perpixel.data.decoding import image_head, read_mask
@@ -97,10 +97,10 @@ def read_labelme(path: Path, *, images: Path | None = None) -> Annotations:
 def _files(path: Path) -> dict[str, list[Path]]:
     if not path.is_dir():
         return {"all": [path]}
-    files = sorted(path.glob("*.json"))
+    files = json_files(path)
     if files:
         return {"all": files}
-    splits = {split: sorted((path / split).glob("*.json")) for split in ("train", "val", "test")}
+    splits = {split: json_files(path / split) for split in ("train", "val", "test")}
     splits = {split: files for split, files in splits.items() if files}
     if not splits:
         raise DataError(f"{path}: there are no JSON files here, nor in train/, val/ and test/")
@@ -149,11 +149,15 @@ def _annotated(file: Path, images: Path | None, tally: Tally) -> Annotated:
 
 def _image(file: Path, name: str, images: Path | None, data: Any) -> PixelSource:
     last = name.replace("\\", "/").rpartition("/")[2]
+    embedded = EmbeddedImage(file=file, image=last) if isinstance(data, str) and data else None
+    # labelme writes ../images/a.jpg where its JSON files lie apart from the images.
+    if embedded is not None and images is None and ".." in name.replace("\\", "/").split("/"):
+        return embedded
     path = path_inside(file.parent, name, str(file)) if images is None else path_inside(images, last, str(file))
     if path.is_file():
         return path
-    if isinstance(data, str) and data:
-        return EmbeddedImage(file=file, image=last)
+    if embedded is not None:
+        return embedded
     raise DataError(f"{file}: there is no image {path}, nor one inside the file; give the images' folder with --images")
 
 

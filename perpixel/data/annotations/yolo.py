@@ -7,6 +7,7 @@ counted. An image without a text file has no objects: that is how these data set
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ _LAYOUT = (
     "or images/ and labels/ alone. Class names stand in data.yaml ('names') or in classes.txt."
 )
 
+_INDEX = re.compile(r"[0-9]{1,9}")
 _FARTHEST = 2.0  # fractions beyond this are pixels that were never divided by the size
 _LARGEST_TEXT, _LARGEST_NAMES = 1 << 24, 1 << 20
 _NAMES_FILES = ("data.yaml", "data.yml", "dataset.yaml")
@@ -143,7 +145,7 @@ def _annotated(image: Path, texts: Path, names: list[str], tally: Tally) -> Anno
 
 def _shape(line: str, names: list[str], size: tuple[int, int], tally: Tally, place: str) -> Shape | None:
     fields = line.split()
-    if not fields[0].isascii() or not fields[0].isdigit() or int(fields[0]) >= len(names):
+    if not _INDEX.fullmatch(fields[0]) or int(fields[0]) >= len(names):
         raise DataError(f"{place}: a line begins with a class index from 0 to {len(names) - 1}, got {fields[0]!r:.60}")
     if len(fields) == 5:
         tally.add("boxes, which have no outline, were left out", place)
@@ -160,7 +162,7 @@ def _shape(line: str, names: list[str], size: tuple[int, int], tally: Tally, pla
 
 def _fraction(text: str, place: str) -> float:
     try:
-        value = float(text)
+        value = math.nan if "_" in text else float(text)  # Python reads 0_1 as 1
     except ValueError as error:
         raise DataError(f"{place}: a coordinate must be a number, got {text!r:.60}") from error
     if not math.isfinite(value) or abs(value) > _FARTHEST:

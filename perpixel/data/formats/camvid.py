@@ -94,12 +94,21 @@ def _items(root: Path, file: Path) -> tuple[Item, ...]:
     items = []
     for number, line in read_lines(file):
         fields = split_line(line)
-        if len(fields) != 2 or any(".." in Path(field).parts[-2:] for field in fields):
-            raise DataError(f"{file}, line {number}: expected an image and its mask, got {line!r}. {_LAYOUT}")
-        image, mask = (root.joinpath(*Path(field).parts[-2:]) for field in fields)
+        inside = [Path(field).parts[-2:] for field in fields]
+        if len(fields) != 2 or any(len(parts) != 2 or not {"..", "/"}.isdisjoint(parts) for parts in inside):
+            raise DataError(f"{file}, line {number}: expected an image and its mask, got {line!r:.200}. {_LAYOUT}")
+        image, mask = (root.joinpath(*parts) for parts in inside)
+        if image.stem != mask.stem:
+            raise DataError(
+                f"{file}, line {number}: the image {image.name} stands beside the mask of another, {mask.name}; in "
+                f"CamVid both have one name. {_LAYOUT}"
+            )
         items.append(Item(name=image.stem, image=image, mask=mask))
     if not items:
         raise DataError(f"{file}: the list is empty. {_LAYOUT}")
+    repeated = sorted(name for name, count in Counter(item.name for item in items).items() if count > 1)
+    if repeated:
+        raise DataError(f"{file}: {len(repeated)} images are listed more than once: {listed(repeated)}. {_LAYOUT}")
     return tuple(items)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from perpixel.data.decoding import IMAGE_SUFFIXES, image_size, read_mask
 from perpixel.data.formats.folders import IMAGE_FOLDERS, MASK_FOLDERS, SPLIT_FOLDERS
 from perpixel.data.formats.item import DataSource, Item, listed, own_labels
+from perpixel.data.formats.list_file import file_fault
 from perpixel.data.picture import Picture
 from perpixel.errors import DataError, nearest
 from perpixel.labels import LabelSpace
@@ -279,9 +280,11 @@ def _rules(
     rule = overlap or content.get("overlap", "last")
     if rule not in get_args(Overlap):
         raise DataError(f"{file}: overlap is one of {', '.join(get_args(Overlap))}, got {rule!r}")
-    layers = list(order or content.get("order", names))
-    if sorted(map(str, layers)) != sorted(names):
-        raise DataError(f"{file}: order lists every class once ({listed(names)}), got {layers!r}")
+    stated: Any = order or content.get("order", names)
+    # YAML reads classes that are called 1, 2, … as numbers.
+    layers = [str(name) for name in stated] if isinstance(stated, list | tuple) else []
+    if sorted(layers) != sorted(names):
+        raise DataError(f"{file}: order lists every class once ({listed(names)}), got {stated!r}")
     return rule, layers
 
 
@@ -311,4 +314,18 @@ def _folder(root: Path, names: Sequence[str]) -> Path | None:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    """Returns the picture files of a folder, sorted; folders are passed over.
+
+    Raises:
+        DataError: a link leads nowhere or to itself, or a name is a device or pipe.
+    """
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+            continue
+        fault = file_fault(path)
+        if fault is None:
+            found.append(path)
+        elif not path.is_dir():
+            raise DataError(f"{path} {fault}; restore or remove it")
+    return found

@@ -7,6 +7,7 @@ from pathlib import Path
 from perpixel.data.formats.id_lists import read_ids
 from perpixel.data.formats.item import DataSource, Item, listed, require_files
 from perpixel.data.formats.matrix_files import MatField
+from perpixel.data.formats.named_pairs import files_ending
 from perpixel.data.picture import PixelSource
 from perpixel.errors import DataError
 from perpixel.labels import LabelSpace
@@ -86,8 +87,8 @@ def _numbered(folder: Path | None) -> bool:
 
 def _matched(images: Path, masks: Path) -> tuple[tuple[Item, ...], bool, list[str]]:
     """Pairs by name; returns the items, whether the masks are converted ones, and notes."""
-    pictures = _by_stem(images, ".jpg")
-    stored = _by_stem(masks, ".png")
+    pictures = files_ending(images, (".jpg",), way_out=_LAYOUT)
+    stored = files_ending(masks, (".png",), way_out=_LAYOUT)
     if not pictures:
         raise DataError(f"{images}: no .jpg images here. {_LAYOUT}")
     plain = {name for name in stored if not name.endswith("TrainIds")}
@@ -102,19 +103,6 @@ def _matched(images: Path, masks: Path) -> tuple[tuple[Item, ...], bool, list[st
     notes = [f"{len(spare)} masks in {masks} have no image and were left out: {listed(spare)}"] if spare else []
     items = tuple(Item(name=name, image=path, mask=stored[name + ending]) for name, path in pictures.items())
     return items, bool(ending), notes
-
-
-def _by_stem(folder: Path, suffix: str) -> dict[str, Path]:
-    """Returns the files of one kind by name, sorted; other kinds are not COCO-Stuff's.
-
-    Raises:
-        DataError: two names differ in the case of their extension alone.
-    """
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() == suffix and found.setdefault(path.stem, path) != path:
-            raise DataError(f"{path} and {found[path.stem].name} share a name; remove one")
-    return found
 
 
 def _read_10k(root: Path) -> DataSource:

@@ -118,6 +118,12 @@ def match_folders(images: Path, masks: Path) -> tuple[tuple[Item, ...], tuple[st
         raise DataError(f"{images}: no image files here ({', '.join(IMAGE_SUFFIXES)}). {LAYOUT}")
     image_end, mask_end = _best_endings(image_files, mask_files)
     paths, found = _keys(image_files, image_end), _keys(mask_files, mask_end)
+    alike = _alike(image_files, image_end) + _alike(mask_files, mask_end)
+    if alike:
+        raise DataError(
+            f"{listed(alike)}: another file has the same name but for the case of its ending, so it is open which one "
+            "is meant; rename or remove one of them"
+        )
     missing = [
         image_files[stem].name for stem in image_files.keys() - {stem for key, stem in paths.items() if key in found}
     ]
@@ -157,6 +163,12 @@ def _keys(files: Mapping[str, Path], ending: str) -> dict[str, str]:
     """Returns the stems with an ending, in any case, by what stands before it."""
     plain, cut = ending.lower(), len(ending)
     return {stem[: len(stem) - cut]: stem for stem in files if stem.lower().endswith(plain)}
+
+
+def _alike(files: Mapping[str, Path], ending: str) -> list[Path]:
+    """Returns files that have the ending, but whose name before it is another's too: ``a_mask`` and ``a_Mask``."""
+    kept = set(_keys(files, ending).values())
+    return [path for stem, path in files.items() if stem.lower().endswith(ending.lower()) and stem not in kept]
 
 
 def _images_by_stem(folder: Path) -> tuple[dict[str, Path], tuple[str, ...]]:
@@ -212,7 +224,7 @@ def _around(root: Path) -> _Parts:
 
 def _divided(images: Path, masks: Path) -> _Parts:
     """Finds the folders of splits inside images/ and masks/; none where images lie there directly."""
-    if any(path.suffix.lower() in IMAGE_SUFFIXES for path in images.iterdir()):
+    if _holds_pictures(images):
         return {}
     of_masks = _split_folders(masks)
     return {split: (folder, of_masks.get(split), masks) for split, folder in _split_folders(images).items()}
@@ -225,16 +237,35 @@ def _mask_folder(root: Path) -> Path | None:
     if plain is not None or drawn is None:
         return plain
     places = (drawn, *_split_folders(drawn).values())
-    holds_pictures = any(path.suffix.lower() in IMAGE_SUFFIXES for place in places for path in place.iterdir())
-    return drawn if holds_pictures else None
+    return drawn if any(_holds_pictures(place) for place in places) else None
+
+
+def _holds_pictures(folder: Path) -> bool:
+    return any(path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") for path in folder.iterdir())
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    found = {split: _subfolder(root, names) for split, names in SPLIT_FOLDERS.items()}
-    return {split: folder for split, folder in found.items() if folder is not None}
+    found = {split: _subfolders(root, names) for split, names in SPLIT_FOLDERS.items()}
+    for split, folders in found.items():
+        if len(folders) > 1:
+            names = listed([folder.name for folder in folders])
+            raise DataError(f"{root}: {names} are both split {split!r}; join them, or move one elsewhere")
+    return {split: folders[0] for split, folders in found.items() if folders}
 
 
 def _subfolder(root: Path, names: Sequence[str]) -> Path | None:
-    """Returns the first folder in ``root`` that has one of the names, in any case."""
-    folders = {path.name.lower(): path for path in root.iterdir() if path.is_dir()}
-    return next((folders[name] for name in names if name in folders), None)
+    """Returns the first folder in ``root`` that has one of the names, in any case.
+
+    Raises:
+        DataError: two folders have the name, in different case.
+    """
+    found = _subfolders(root, names)
+    if len(found) > 1 and found[0].name.lower() == found[1].name.lower():
+        raise DataError(f"{root}: {listed([path.name for path in found[:2]])} are one name; join or rename them")
+    return next(iter(found), None)
+
+
+def _subfolders(root: Path, names: Sequence[str]) -> list[Path]:
+    """Returns the folders in ``root`` that have one of the names, in any case, in the order of the names."""
+    found = [path for path in root.iterdir() if path.name.lower() in names and path.is_dir()]
+    return sorted(found, key=lambda path: (names.index(path.name.lower()), path.name))

@@ -204,7 +204,7 @@ def _csv_rows(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     names: list[str] = []
     try:
         for fields in reader:
-            if not any(fields):
+            if not any(field.strip() for field in fields):
                 continue
             if not names:
                 names = [field.strip() for field in fields]

@@ -7,6 +7,7 @@ from pathlib import Path
 from perpixel.data.decoding import IMAGE_SUFFIXES
 from perpixel.data.formats.folders import is_folder_layout, match_folders, read_folder
 from perpixel.data.formats.item import DataSource, Item, listed
+from perpixel.data.formats.named_pairs import files_ending
 from perpixel.data.formats.tiff_pages import TiffPage, count_pages
 from perpixel.errors import DataError
 from perpixel.labels import LabelSpace
@@ -73,10 +74,10 @@ def _stacks(root: Path) -> tuple[dict[str, tuple[Item, ...]], tuple[str, ...]]:
 def _slices(root: Path) -> tuple[dict[str, tuple[Item, ...]], tuple[str, ...]]:
     items, notes = match_folders(root / "train" / "image", root / "train" / "label")
     splits = {"train": items}
-    files = sorted((root / "test").iterdir()) if (root / "test").is_dir() else []
-    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-    predicted = [file.name for file in images if file.stem.endswith("_predict")]
+    inside = files_ending(root / "test", IMAGE_SUFFIXES, way_out=_LAYOUT) if (root / "test").is_dir() else {}
+    images = {stem: file for stem, file in inside.items() if not stem.endswith("_predict")}
+    predicted = [file.name for stem, file in inside.items() if stem not in images]
     if predicted:
         notes += (f"{len(predicted)} files in {root / 'test'} are predictions and were left out: {listed(predicted)}",)
-    test = tuple(Item(name=f.stem, image=f, mask=None) for f in images if not f.stem.endswith("_predict"))
+    test = tuple(Item(name=stem, image=file, mask=None) for stem, file in images.items())
     return (splits | {"test": test} if test else splits), notes

@@ -2,7 +2,7 @@
 
 SciPy's `loadmat` gives the same values, but trusts the file: a few bytes make it ask for gigabytes, and one damaged
 byte or deep nesting ends the process. Read here are numbers, text, cells and structures; sparse matrices, functions
-and Java objects are refused, but beside what is asked for they may stand: SBD keeps sparse boundaries next to its masks.
+and Java objects are refused, but may stand beside what is asked for: SBD keeps sparse boundaries next to its masks.
 Source of the layout: MathWorks, "MAT-File Format", chapter 1, level 5.
 """
 

@@ -152,8 +152,8 @@ def _label_id(file: Path, number: int, label: Any) -> int:
         for name in (label, single):
             if name in CITYSCAPES_IDS:
                 return CITYSCAPES_IDS[name]
-    hint = nearest(str(label), CITYSCAPES_IDS)
-    raise DataError(f"{file}: object {number} has the label {label!r}, which Cityscapes does not know{hint}")
+    hint = nearest(str(label)[:80], CITYSCAPES_IDS)
+    raise DataError(f"{file}: object {number} has the label {label!r:.80}, which Cityscapes does not know{hint}")
 
 
 def _points(file: Path, number: int, polygon: Any) -> list[tuple[float, float]]:

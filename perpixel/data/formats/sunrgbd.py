@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from perpixel.data.formats.item import DataSource, Item, listed, require_files
 from perpixel.data.formats.matrix_files import Hdf5Slice, mat_strings, opened_hdf5, read_mat
+from perpixel.data.formats.named_pairs import files_ending
 from perpixel.errors import DataError
 from perpixel.labels import LabelSpace
 
@@ -154,9 +155,9 @@ def _by_number(images: Path, labels: Path, offset: int) -> tuple[Item, ...]:
 
 def _numbered(folder: Path, suffix: str) -> dict[int, Path]:
     found: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        digits = path.stem[len(path.stem.rstrip("0123456789")) :]
-        if path.suffix.lower() != suffix or not digits:
+    for stem, path in files_ending(folder, (suffix,), way_out=_LAYOUT).items():
+        digits = stem[len(stem.rstrip("0123456789")) :]
+        if not digits:
             continue
         if int(digits) in found:
             raise DataError(f"{path} and {found[int(digits)].name} have one number, so it is open which one is meant")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -250,3 +251,15 @@ def test_read_coco_makes_no_id_that_was_not_there(
     ]
     mask = mask_of(put(tmp_path_factory.mktemp("any"), coco_content(annotations=drawn)), order=order, rest=rest)
     assert set(np.unique(mask).tolist()) <= {0 if rest == "auto" else 255, *(category for category, _ in things)}
+
+
+def test_read_coco_pipe_is_refused_unread(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(DataError, match=r"a\.json: is no plain file"):
+        read_coco(tmp_path / "a.json")
+
+
+def test_read_coco_hidden_files_of_a_mac_are_passed_over(tmp_path: Path) -> None:
+    put(tmp_path, name="train.json")
+    (tmp_path / "._train.json").write_bytes(b"\0")
+    assert list(read_coco(tmp_path).splits) == ["all"]

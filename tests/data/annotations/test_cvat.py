@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -172,3 +173,9 @@ def test_read_cvat_without_defusedxml_names_the_extra(tmp_path: Path, monkeypatc
     monkeypatch.setitem(sys.modules, "defusedxml", None)
     with pytest.raises(MissingExtra, match=r"pip install 'perpixel\[formats\]'"):
         read_cvat(put(tmp_path))
+
+
+def test_read_cvat_pipe_is_refused_unread(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "annotations.xml")
+    with pytest.raises(DataError, match=r"annotations\.xml: is no plain file"):
+        read_cvat(tmp_path)

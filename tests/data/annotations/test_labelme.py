@@ -228,3 +228,14 @@ def test_mask_inside_a_shape_is_named_by_its_place() -> None:
 def test_read_labelme_folder_without_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there are no JSON files here"):
         read_labelme(tmp_path)
+
+
+def test_read_labelme_image_inside_stands_for_one_outside_of_the_folder(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 10, 3), np.uint8)
+    name = "..\\images\\a.png"
+    put_json(tmp_path / "a.json", labelme_content(CAR, imagePath=name, imageData=png(pixels)))
+    (picture,) = read_labelme(tmp_path).splits["all"]
+    assert picture.image == EmbeddedImage(file=tmp_path / "a.json", image="a.png")
+    put_json(tmp_path / "a.json", labelme_content(CAR, imagePath=name))
+    with pytest.raises(DataError, match=r"a\.json: the file name .* leads out of"):
+        read_labelme(tmp_path)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 from PIL import Image
 
 from perpixel.data.dataset import SegmentationDataset
@@ -52,7 +53,9 @@ def put_sbd(dataset: Path, *, images: bool = True) -> Path:
         write_list(dataset / f"{split}.txt", *inside)
         for name in inside:
             (dataset / "cls").mkdir(exist_ok=True)
-            truth = {"Boundaries": np.zeros(1), "Segmentation": np.array(SBD_IDS, np.uint8), "CategoriesPresent": [15]}
+            boundaries = np.empty((20, 1), object)
+            boundaries[:, 0] = [scipy.sparse.csc_matrix(np.array(SBD_IDS) == k) for k in range(20)]
+            truth = {"Boundaries": boundaries, "Segmentation": np.array(SBD_IDS, np.uint8), "CategoriesPresent": [15]}
             scipy.io.savemat(dataset / "cls" / f"{name}.mat", {"GTcls": truth})
             if images:
                 picture(dataset / "img" / f"{name}.jpg")

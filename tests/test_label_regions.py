@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from perpixel.errors import InvalidValue
-from perpixel.ops.label_regions import label_regions
+from perpixel.label_regions import label_regions
 
 
 def plainly(labels: NDArray[Any], connectivity: int) -> Counter[tuple[int, int]]:
