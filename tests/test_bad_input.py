@@ -275,7 +275,7 @@ def test_16_bit_masks_without_labels_ask_for_a_label_file(data: Path, refused: C
         put(file, np.asarray(Image.open(file)).astype(np.uint16) * 1000)
     (data / "labels.yaml").unlink()
     message = refused("train", data / "train" / "images", data / "train" / "masks", "--out", data / "run")
-    assert_holds(message, data / "train" / "masks" / "train0.png", "ids up to 1000", "--labels")
+    assert_holds(message, "2 different ids (0, 1000)", "--labels", data / "train" / "masks")
 
 
 def test_16_bit_masks_with_a_label_file_train_and_are_written_back(data: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from perpixel.build.progress import ProgressCallback, Reporter
 from perpixel.build.sources import open_source
 from perpixel.config import DataChoice
 from perpixel.data import Item, SegmentationDataset, SplitSummary, infer_labels, summarise
-from perpixel.data.formats.item import listed
+from perpixel.data.inspection.finding import Finding
 from perpixel.data.inspection.inspect import Inspection, inspect_data
 from perpixel.errors import ConfigError, DataError
 from perpixel.labels import LabelSpace
@@ -82,15 +82,22 @@ def _checked(choice: DataChoice, labels: str | None, on_progress: ProgressCallba
     return f"no errors; to look at: {titles}. `perpixel data check {named}` lists the files"
 
 
+def _files(found: Inspection, entry: Finding) -> str:
+    """Names the first files that the message has not named yet."""
+    missing = [file for file in entry.files[:_FILES] if file not in entry.message]
+    if not missing:
+        return ""
+    more = f" and {len(entry.files) - _FILES} more" if len(entry.files) > _FILES else ""
+    return f" ({', '.join(str(found.root / file) for file in missing)}{more})"
+
+
 def _refusal(found: Inspection, named: str) -> str:
     errors = [entry for entry in found.findings if entry.severity == "error"]
-    lines = [
-        f"  {entry.title}: {entry.message}" + (f" ({listed(entry.files, _FILES)})" if entry.files else "")
-        for entry in errors[:_SHOWN]
-    ]
+    lines = [f"  {entry.message}{_files(found, entry)}\n    way out: {entry.fix}" for entry in errors[:_SHOWN]]
     more = f"\n  and {len(errors) - _SHOWN} more kinds" if len(errors) > _SHOWN else ""
+    kinds = "a fault" if len(errors) == 1 else f"{len(errors)} kinds of faults"
     return (
-        f"the data has {len(errors)} kinds of faults that would stop or spoil the training:\n"
+        f"the data has {kinds} that would stop or spoil the training:\n"
         + "\n".join(lines)
         + f"{more}\n`perpixel data check {named}` names every file and its repair; with --fix it writes a mapping file "
         "for data.fixes=FILE, which leaves out or mends what can be. --no-check trains without looking first."

@@ -193,7 +193,7 @@ def test_train_keeps_the_decisions_of_its_plan(tmp_path: Path) -> None:
 def test_plan_for_data_with_faults_is_refused_with_the_way_out(tmp_path: Path) -> None:
     images, masks = isbi(tmp_path)
     (masks / "02.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"(?s)faults that would stop or spoil.*02\.png.*perpixel data check .*--fix"):
+    with pytest.raises(DataError, match=r"(?s)a fault that would stop or spoil.*02\.png.*perpixel data check .*--fix"):
         plan_for_data(images=images, masks=masks)
 
 
