@@ -118,3 +118,9 @@ def test_inspect_data_scattered_ids_get_a_label_file(tmp_path: Path) -> None:
 def test_inspect_data_options_out_of_range_refused(tmp_path: Path, wrong) -> None:
     with pytest.raises(InvalidValue, match="stride, size and workers are positive"):
         inspect_data(tmp_path, **wrong)
+
+
+def test_inspect_data_masks_of_chance_are_no_errors(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    root = write_folder(tmp_path, lambda mask, _: random.integers(0, 8, mask.shape, dtype=np.uint8))
+    assert not inspect_data(root).count("error")

@@ -7,6 +7,7 @@ then a class keeps the number that the tool gives it, 0 is the background that n
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,9 +106,10 @@ def usable_ring(ring: Ring, size: tuple[int, int], tally: Tally, place: str) -> 
 def numbered_classes(names: Iterable[str]) -> dict[str, int]:
     """Numbers the classes of a tool that does not: 1, 2, … in their order, 0 for one that is named background."""
     numbers: dict[str, int] = {}
-    for name in names:
-        known = name.lower() in BACKGROUNDS and 0 not in numbers.values()
-        numbers[name] = 0 if known else sum(number > 0 for number in numbers.values()) + 1
+    following = itertools.count(1)
+    unused = [0]
+    for name in dict.fromkeys(names):
+        numbers[name] = unused.pop() if unused and name.lower() in BACKGROUNDS else next(following)
     return numbers
 
 

@@ -47,6 +47,10 @@ class Collector:
         """Adds a whole finding."""
         self._made.append(finding(kind, files, message, count=count, severity=severity, fix=fix))
 
+    def files(self, *kinds: str) -> set[str]:
+        """Returns the files that were gathered of some kinds."""
+        return {file for kind in kinds for file in self._files.get(kind, ())}
+
     def explain(self, refusal: str) -> None:
         """Makes sure that what a reader refuses is an error: a finding of a file that it names, or one of its own."""
         reasons = [kind for kind, files in self._files.items() if any(_is_named(file, refusal) for file in files)]

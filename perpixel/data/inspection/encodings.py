@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+
+import numpy as np
 
 from perpixel.data.formats.item import listed
 from perpixel.data.inspection.case import Case
 from perpixel.data.inspection.collector import Collector
 from perpixel.data.inspection.known_ids import Known
+from perpixel.data.inspection.places import Places, grid_ids
 from perpixel.data.inspection.records import MaskRecord
 from perpixel.labels import LabelSpace, known_label_spaces
 
@@ -24,6 +28,8 @@ __all__ = [
 
 _SMEARED = 0.15
 """Share of short runs with an id between those of both sides: at most 0.07 in drawn masks, 0.28 in smoothed ones."""
+_SHORTEST_MEAN_RUN = 2.5
+"""Pixels; ids of chance make runs of 1 to 2, smoothed masks of drawn things much longer ones."""
 _LEAST_RUNS = 60
 _MANY = 64
 _LAST_BYTE = 255
@@ -31,6 +37,8 @@ _MANY_COLORS = 256
 _MOSTLY = 0.6
 _FEW = 3
 _RARE = 0.2
+_LEAST_GAIN = 0.5
+"""Nats per point by which the colours must explain a mask better than its ids."""
 _COVERED = 0.95
 
 
@@ -95,10 +103,27 @@ def note_shuffled_palettes(cases: Sequence[Case], known: Known, found: Collector
     shuffled = [(case, space) for case in painted for space in spaces if _is_shuffled(case, space)]
     if len({id(case) for case, _ in shuffled}) > _RARE * len(cases):
         return
+    beside = {id(case) for case, _ in shuffled}
+    others = [
+        case.mask.grid
+        for case in cases
+        if case.mask is not None and case.ids and case.fault is None and id(case) not in beside
+    ]
+    places = Places(np.stack([grid_ids(grid) for grid in others]), sorted(known.stored)) if others else None
     for case, space in shuffled:
-        if case.fault is None:
+        if case.fault is None and places is not None and _lies_better(case, space, places):
             _mark(case, found, "palette_shuffled", f"{case.mask_file}: the colours are those of {space.name!r}")
             case.mend = {"as": "colors"} if space is known.labels else None
+
+
+def _lies_better(case: Case, labels: LabelSpace, places: Places) -> bool:
+    """Tells whether the classes of its colours lie where the other masks have them, and its ids do not."""
+    assert case.mask is not None
+    grid, palette, table = grid_ids(case.mask.grid), _palette(case), color_table(labels) or {}
+    stored = {k: i for i, k in sorted(labels.stored_to_train.items(), reverse=True)}
+    meant = {i: stored[table[int.from_bytes(palette[3 * i : 3 * i + 3], "big")]] for i in case.ids}
+    moved = np.array([meant[i] for i in grid.tolist()], dtype=np.int64)
+    return places.tell and float((places.fit(moved) - places.fit(grid)).mean()) > _LEAST_GAIN
 
 
 def _palette(case: Case) -> bytes:
@@ -174,6 +199,8 @@ def _is_smeared(mask: MaskRecord, usual: float) -> bool:
         return mask.distinct > _MANY_COLORS
     if max((i for i, _ in mask.counts), default=0) > _LAST_BYTE:
         return False  # instance numbers grow from one thing to the next
+    if mask.stored is not None and mask.noise[0] * _SHORTEST_MEAN_RUN > math.prod(mask.stored.size):
+        return False  # ids that were drawn pixel by pixel have no borders to be smeared
     if mask.distinct > _MANY:
         return True
     everywhere = usual > 2 * _SMEARED and mask.distinct > 4

@@ -180,8 +180,9 @@ def _multiplied(ids: frozenset[int], known: Known) -> dict[int, int] | None:
 
 def _are_instances(ids: frozenset[int], divisor: int, known: Known) -> bool:
     high = [i for i in ids if i >= divisor]
-    # Classes only: 65535 is void in 16 bits, and no instance of what 255 means.
-    return all(i // divisor in known.classes for i in high) and bool(high) and known.stored.issuperset(ids - set(high))
+    # 65535 is void in 16 bits, and no instance of what 255 means: some numbers must be of classes.
+    of_classes = any(i // divisor in known.classes for i in high)
+    return of_classes and all((i // divisor if i >= divisor else i) in known.stored for i in ids)
 
 
 def _foreground(case: Case) -> float:

@@ -124,8 +124,8 @@ def inspect_data(
     known = _note_masks(cases, given, mask_encoding, found)
     note_images(cases, found, stride=stride)
     spare = note_duplicates(cases, found)
-    note_stray(cases, found)
     note_contents(cases, known.known, found, stride=stride, size=size)
+    note_stray(cases, found)
     if layout.refusal is not None:
         found.explain(layout.refusal)
     findings = in_order(found.findings())

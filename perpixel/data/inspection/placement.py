@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from perpixel.data.inspection.case import Case
 from perpixel.data.inspection.collector import Collector
@@ -10,11 +11,24 @@ from perpixel.data.inspection.records import Stored
 
 __all__ = ["note_placement", "note_stray"]
 
-_LEAST_MASKS = 8
+_ELSEWHERE_SAID = (
+    "leaked_image",
+    "near_duplicate",
+    "duplicate_image",
+    "same_mask",
+    "turned_mask",
+    "list_pairs_differ",
+    "exif_image",
+    "tiny_image",
+    "odd_aspect",
+)
+_LEAST_MASKS = 20
 _FOLLOWS = 1.5
 """How much more an image changes along its mask than elsewhere, at the middle of masks that can be judged by it."""
 _STRAY = 1.25
 """Less than every mask of CamVid (1.33) and ISBI 2012 (1.55), more than 97 of 100 masks of other images."""
+_SPREAD = 1.5
+"""Where masks follow their images more or less, less than the lowest tenth by so many times its way to the middle."""
 _RARE = 0.2
 
 
@@ -41,21 +55,30 @@ def note_placement(cases: Sequence[Case], found: Collector) -> None:
 def note_stray(cases: Sequence[Case], found: Collector) -> None:
     """Notes masks whose borders are nowhere on their image, where those of the others are.
 
-    Masks with another fault, and copies of masks, are passed over: of those it was said what is wrong.
+    Masks with another fault, and copies of images or masks, are passed over: of those it was said what is wrong.
     """
+    told = found.files(*_ELSEWHERE_SAID)
     values = sorted(case.mask.follows for case in cases if case.mask is not None and case.mask.follows is not None)
-    if len(values) < _LEAST_MASKS or values[len(values) // 2] < _FOLLOWS:
+    count = len(values)
+    if count < _LEAST_MASKS or values[count // 2] < _FOLLOWS:
         return
-    stray = [case for case in cases if case.fault is None and _strays(case)]
-    for case in stray if len(stray) <= _RARE * len(values) else ():
+    usual, low = values[count // 2], values[count // 10]
+    least = min(_STRAY, low - _SPREAD * (usual - low))
+    stray = [
+        case
+        for case in cases
+        if case.fault is None and _follows(case) < least and not {case.pair.image_file, case.mask_file} & told
+    ]
+    for case in stray if len(stray) <= _RARE * count else ():
         assert case.mask is not None
         said = f"{case.mask_file}: {case.mask.follows:.2f} times the change of the image elsewhere"
-        found.add("stray_mask", case.mask_file, f"{said} (usually {values[len(values) // 2]:.2f})")
+        found.add("stray_mask", case.mask_file, f"{said} (usually {usual:.2f})")
 
 
-def _strays(case: Case) -> bool:
-    follows = None if case.mask is None else case.mask.follows
-    return follows is not None and follows < _STRAY and case.image is not None and not case.image.blank
+def _follows(case: Case) -> float:
+    """Returns how a mask follows its image; infinite where that cannot be told."""
+    blank = case.image is None or case.image.blank
+    return inf if blank or case.mask is None or case.mask.follows is None else case.mask.follows
 
 
 def _note_turned(case: Case, image: Stored, mask: Stored, found: Collector) -> None:

@@ -186,6 +186,7 @@ RUNS = {"size": [8, 10], "counts": [80]}
         (coco_content(annotations=[annotation([[1, 2, 3]])]), "an x and a y for each point, got 3 coordinates"),
         (coco_content(annotations=[annotation([[1, 2, 3, None]])]), "a coordinate must be a number, got None"),
         (coco_content(annotations=[annotation([[1, 2, 3, 1e8]])]), "finite and within"),
+        (coco_content(annotations=[annotation([[1, 2, 3, 10**400]])]), "finite and within"),
         (coco_content(annotations=[annotation({"counts": []})]), "'size' is missing"),
         (
             coco_content(annotations=[annotation(RUNS | {"size": [10, 8]})]),

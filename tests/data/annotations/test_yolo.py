@@ -89,6 +89,8 @@ def test_read_yolo_what_is_left_out_is_counted(tmp_path: Path) -> None:
         ("car 0 0 1 0 1 1", "got 'car'"),
         ("-1 0 0 1 0 1 1", "got '-1'"),
         ("² 0 0 1 0 1 1", "class index"),
+        (f"{'9' * 5000} 0 0 1 0 1 1", "class index"),
+        ("0 0 0_1 1 0 1 1", "got '0_1'"),
         ("0 0 0 1 0 1 1 1", "an x and a y for each point, got 7 numbers"),
         ("0 0 0 1 zero 1 1", "must be a number, got 'zero'"),
         ("0 0 0 1 nan 1 1", r"a fraction of the image's size in \[0, 1\], got 'nan'"),
