@@ -73,8 +73,10 @@ def _checked(choice: DataChoice, labels: str | None, on_progress: ProgressCallba
         on_progress=Reporter("check", on_progress),
     )
     named = f"{first} {second}" if second else first
-    if found.count("error"):
-        raise DataError(_refusal(found, named))
+    allowed = ("class_missing",) if choice.allow_absent_classes else ()
+    errors = [entry for entry in found.findings if entry.severity == "error" and entry.kind not in allowed]
+    if errors:
+        raise DataError(_refusal(found, errors, named))
     warnings = [entry for entry in found.findings if entry.severity == "warning"]
     if not warnings:
         return f"no errors and no warnings in {sum(found.splits.values())} pairs"
@@ -91,8 +93,7 @@ def _files(found: Inspection, entry: Finding) -> str:
     return f" ({', '.join(str(found.root / file) for file in missing)}{more})"
 
 
-def _refusal(found: Inspection, named: str) -> str:
-    errors = [entry for entry in found.findings if entry.severity == "error"]
+def _refusal(found: Inspection, errors: Sequence[Finding], named: str) -> str:
     lines = [f"  {entry.message}{_files(found, entry)}\n    way out: {entry.fix}" for entry in errors[:_SHOWN]]
     more = f"\n  and {len(errors) - _SHOWN} more kinds" if len(errors) > _SHOWN else ""
     kinds = "a fault" if len(errors) == 1 else f"{len(errors)} kinds of faults"

@@ -214,3 +214,13 @@ def test_plan_for_data_of_colors_reads_them_as_asked(tmp_path: Path) -> None:
     plan = plan_for_data(images=images, masks=masks, labels=str(labels), overrides=asked)
     assert next(row[0] for row in plan.kept(apply_overrides(plan.config, asked))) == "data check"
     assert plan.config.data.mask_encoding == "ids"  # the override is the user's, and comes on top
+
+
+def test_plan_for_data_absent_class_is_refused_unless_allowed(tmp_path: Path) -> None:
+    images, masks = isbi(tmp_path)
+    labels = tmp_path / "three.yaml"
+    labels.write_text("names: [a, b, c]\nstored: [0, 255, 7]\nignore: []\n")
+    with pytest.raises(DataError, match=r"no pixel of .*c"):
+        plan_for_data(images=images, masks=masks, labels=str(labels))
+    allowed = ["data.allow_absent_classes=true"]
+    assert plan_for_data(images=images, masks=masks, labels=str(labels), overrides=allowed).decisions
