@@ -44,7 +44,7 @@ def class_weights(
 
     - ``median_frequency``: median(f) / f; ``sqrt_median_frequency`` its square root.
     - ``median_frequency_eigen``: the same with f the share in all pixels, ignored ones too, of those images that hold
-      the class (Eigen and Fergus 2015, arXiv:1411.4734, section 4.3.2; quoted by SegNet, arXiv:1511.00561, section 3).
+      the class (Eigen and Fergus 2015, arXiv:1411.4734; quoted by SegNet, arXiv:1511.00561).
     - ``inverse_frequency``: 1 / (K' f), K' the number of classes that occur: 1 for all where they are equally frequent.
     - ``enet``: 1 / ln(1.02 + f) (ENet, arXiv:1606.02147, section 5.2), between 1.42 and 50.5.
     - ``effective_number``: (1 - b) / (1 - b^n), b = 0.999 and n the images that hold the class, scaled to a mean of 1

@@ -62,7 +62,7 @@ class SampleOrder:
 
 
 def repeat_factors(class_presence: NDArray[np.bool_], threshold: float) -> tuple[float, ...]:
-    """Says how often images come so that rare classes are seen more often (LVIS, arXiv:1908.03195, section 5.1).
+    """Says how often images come so that rare classes are seen more often (LVIS, arXiv:1908.03195).
 
     With f the share of images that hold a class, the class asks for max(1, sqrt(threshold / f)), and an image comes as
     often as its most demanding class asks.

@@ -1,9 +1,8 @@
-"""Windows and samples by class: a limit to how much of a window one class may cover, and rare classes more often.
+"""Windows by class: a limit to how much of a window one class may cover, and windows around given classes.
 
 The limit is that of published training code for Cityscapes and ADE20K (a window is drawn again, up to ten times, while
-one class covers more than 0.75 of its labelled pixels or is the only one); no paper introduces it. Rare-class weights
-are repeat-factor sampling (Gupta et al. 2019, LVIS, arXiv:1908.03195, appendix B) and rare-class sampling (Hoyer
-et al. 2022, DAFormer, arXiv:2111.14887, section 3.2). Windows around a class: ``class_crop`` of `transforms.draw`.
+one class covers more than 0.75 of its labelled pixels or is the only one); no paper introduces it. Windows around any
+class: ``class_crop`` of `transforms.draw`; whole images with rare classes more often: `data.samplers`.
 """
 
 from __future__ import annotations
