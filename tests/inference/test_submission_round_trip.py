@@ -111,3 +111,38 @@ def test_submission_of_a_data_sets_own_classes_reads_back_as_its_masks(
         Image.open(BytesIO(content)).load()
         mask.write_bytes(content)
         np.testing.assert_array_equal(first_target(open_data(f"{name}:{tmp_path / 'data'}"), "val"), truth)
+
+
+def stack(path: Path, pages: list[np.ndarray]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *others = [Image.fromarray(page.astype(np.uint8)) for page in pages]
+    first.save(path, save_all=True, append_images=others)
+    return path
+
+
+def test_submission_of_isbi_stack_reads_back_as_its_labels(
+    tmp_path: Path, brightness_network: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = SUBMISSIONS["isbi"]
+    monkeypatch.setitem(SUBMISSIONS, "isbi", replace(server, counts=(COUNT,), size=SIZE))
+    random = np.random.default_rng(0)
+    classes = [random.integers(0, 2, SIZE) for _ in range(COUNT)]
+    root = tmp_path / "data"
+    for name in ("train-volume.tif", "train-labels.tif"):
+        stack(root / name, [np.zeros(SIZE)] * COUNT)
+    volume = stack(root / "test-volume.tif", [truth * 20 for truth in classes])
+    source = open_data(f"isbi2012:{root}")
+    assert source.labels is not None
+    assert [item.mask for item in source.splits["test"]] == [None] * COUNT
+    segmenter = Segmenter(brightness_network(2), source.labels)
+    written = write_submission(segmenter, [volume], tmp_path / "out", "isbi").path
+    assert validate_submission(written, "isbi").count == COUNT
+    with Image.open(written) as pages:
+        inside = []
+        for number in range(COUNT):
+            pages.seek(number)
+            inside.append(np.array(pages) > 0.5)
+    stack(root / "train-labels.tif", [np.where(page, 255, 0) for page in inside])
+    dataset = SegmentationDataset(open_data(f"isbi2012:{root}").splits["train"], source.labels)
+    for index, truth in enumerate(classes):
+        np.testing.assert_array_equal(dataset.read_target(index).pixels, truth)
