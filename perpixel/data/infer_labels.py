@@ -20,7 +20,7 @@ from perpixel.labels import LabelSpace
 if TYPE_CHECKING:
     from perpixel.data.dataset import MaskEncoding
 
-__all__ = ["LabelInference", "infer_labels"]
+__all__ = ["LabelInference", "binary_labels", "infer_labels"]
 
 _MOST_MASKS = 200
 _MOST_CLASSES = 64
@@ -122,7 +122,7 @@ def _from_values(values: list[int]) -> LabelInference:
     classes = [value for value in values if value != _IGNORED]
     if values == [0, _IGNORED]:
         note = "masks hold only 0 and 255: two classes, background (0) and foreground (255); nothing is ignored"
-        return LabelInference(_two_classes(), (note,))
+        return LabelInference(binary_labels(), (note,))
     if classes in ([], [0]):
         raise DataError(
             f"every mask holds only {' and '.join(map(str, values))}, so there are no two classes to tell apart; check "
@@ -158,7 +158,8 @@ def _numbered(values: list[int], classes: list[int]) -> LabelInference:
     return LabelInference(LabelSpace.numbered(count), tuple(notes))
 
 
-def _two_classes() -> LabelSpace:
+def binary_labels() -> LabelSpace:
+    """Returns two classes that masks store as 0 and 255."""
     return LabelSpace(
         name="binary 0/255",
         names=("background", "foreground"),

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from perpixel.errors import RunError
@@ -14,6 +14,7 @@ from perpixel.report.error_split import DEFAULT_WIDTH_PX, error_split
 from perpixel.report.figures import confusion_figure, learning_rate_figure, loss_figure, score_figure
 from perpixel.report.headline import duration, facts, notes, tiles
 from perpixel.report.measure_content import comparison_content, measure_content
+from perpixel.report.page_environment import page_environment
 from perpixel.report.pictures import BORDER_COLOR, INSIDE_COLOR, picture_groups
 from perpixel.report.read_run import RunRecord, number, read_run, told_apart
 from perpixel.report.tables import Peer, class_rows, confusion, data_splits, peers, swatches, time_shares, warnings
@@ -102,14 +103,7 @@ def _level(beside: list[Peer]) -> tuple[str, float] | None:
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
+    return page_environment(
         percent=_percent,
         plain=_plain_percent,
         grouped=_count,
@@ -119,7 +113,6 @@ def _environment() -> Environment:
         probability=_probability,
         first_upper=_first_upper,
     )
-    return environment
 
 
 def _percent(value: float | None, digits: int = 1) -> str:

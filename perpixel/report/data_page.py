@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 from numpy.typing import NDArray
 
@@ -18,6 +18,7 @@ from perpixel.data.inspection.pairing import Pair
 from perpixel.data.picture import Picture, PixelSource
 from perpixel.errors import DataError, RunError
 from perpixel.labels import LabelSpace
+from perpixel.report.page_environment import page_environment
 from perpixel.report.pictures import flat_uri, photo_uri
 
 __all__ = ["write_data_page"]
@@ -162,12 +163,4 @@ def _printable(text: str) -> str:
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["printable"] = _printable
-    return environment
+    return page_environment(printable=_printable)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perpixel.data.formats.item import listed
+from perpixel.data.infer_labels import binary_labels
 from perpixel.data.inspection.case import Case
 from perpixel.labels import LabelSpace
 
@@ -80,10 +81,10 @@ def known_ids(cases: Sequence[Case], given: LabelSpace | None) -> Known:
     if not files:
         return Known(labels=None, inferred=True, evidence="there is no mask of ids to read the classes from")
     if set(files) == _BINARY:
-        return Known(labels=_two_classes(), inferred=True, evidence="masks hold only 0 and 255: two classes")
+        return Known(labels=binary_labels(), inferred=True, evidence="masks hold only 0 and 255: two classes")
     if files.keys() >= _BINARY and others <= _FEW_OTHERS * masks:
         evidence = f"{masks - others} of {masks} masks hold only 0 and 255: two classes"
-        return Known(labels=_two_classes(), inferred=True, evidence=evidence)
+        return Known(labels=binary_labels(), inferred=True, evidence=evidence)
     classes = _supported({i: n for i, n in files.items() if i != _IGNORED}, masks)
     if not classes or len(classes) > _MOST_CLASSES or classes[-1] >= _MOST_CLASSES:
         return _scattered(classes, sorted(files))
@@ -137,15 +138,4 @@ def _from_one(last: int) -> LabelSpace:
         colors=numbered.colors,
         stored_to_train={**{i + 1: i for i in range(last)}, _IGNORED: _IGNORED},
         train_to_stored=tuple(range(1, last + 1)),
-    )
-
-
-def _two_classes() -> LabelSpace:
-    return LabelSpace(
-        name="binary 0/255",
-        names=("background", "foreground"),
-        colors=((0, 0, 0), (255, 255, 255)),
-        stored_to_train={0: 0, 255: 1},
-        train_to_stored=(0, 255),
-        ignore_color=(128, 128, 128),
     )
