@@ -13,7 +13,7 @@ from perpixel.build.procedure_choice import choose_procedure
 from perpixel.build.progress import ProgressCallback, Reporter
 from perpixel.build.score_values import score_values
 from perpixel.config import SCENES
-from perpixel.data import MaskEncoding, SegmentationDataset, open_data
+from perpixel.data import MaskEncoding, SegmentationDataset, infer_labels, open_data
 from perpixel.data.image_files import MAX_PIXELS
 from perpixel.engine import choose_precision
 from perpixel.errors import CheckpointError, DataError, InvalidValue
@@ -171,14 +171,17 @@ def open_scored(
     if str(data) == SCENES:
         raise DataError("generated scenes live in the run folder that made them: give RUN/scenes as the data")
     source = open_data(data)
-    space = _mask_labels(segmenter.labels, source.labels if labels is None else LabelSpace.load(labels))
+    items = select_split(source, split)
+    encoding = cast("MaskEncoding", mask_encoding or str(segmenter.provenance.get("mask_encoding", "ids")))
+    stated = source.labels
+    if labels is not None:  # the reader of the data knows better under which ids it holds these classes
+        stated = infer_labels(items, labels, given=source.labels, mask_encoding=encoding).labels
     network: Any = segmenter.network
-    encoding = mask_encoding or str(segmenter.provenance.get("mask_encoding", "ids"))
     dataset = SegmentationDataset(
-        select_split(source, split),
-        space,
+        items,
+        _mask_labels(segmenter.labels, stated),
         in_channels=network.preprocessing.num_channels,
-        mask_encoding=cast("MaskEncoding", encoding),
+        mask_encoding=encoding,
     )
     return dataset, split if split in source.splits else "all"
 

@@ -11,7 +11,11 @@ from PIL import Image
 from small_runs import NAMES, blocks, without_times, write_labels, write_pair
 
 from perpixel.build import Progress, RunResult, choose_measures, evaluate, evaluate_predictions, load, predict
+from perpixel.build.scoring import open_scored
 from perpixel.errors import CheckpointError, ConfigError, DataError, InvalidValue
+from perpixel.inference import Segmenter
+from perpixel.labels import LabelSpace
+from perpixel.models import create_model
 
 # Load
 
@@ -225,3 +229,21 @@ def test_predict_one_bad_file_does_not_stop_the_others(trained: RunResult, data:
 def test_load_unknown_device_is_refused_with_the_known_ones(trained: RunResult) -> None:
     with pytest.raises(InvalidValue, match="no device 'gpu'; known: auto, cpu, cuda"):
         load(trained.folder, device="gpu")
+
+
+def test_open_scored_reads_train_ids_as_such_whatever_labels_are_asked_for(tmp_path: Path) -> None:
+    for part, ending in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_labelTrainIds")):
+        path = tmp_path / part / "val" / "lindau" / f"lindau_000000_000019_{ending}.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(np.full((4, 6), 7, np.uint8)).save(path)
+    network = create_model("fcn", num_classes=19, backbone="test_resnet")
+    dataset, _ = open_scored(
+        Segmenter(network, LabelSpace.load("cityscapes")),
+        f"cityscapes:{tmp_path}",
+        split="val",
+        labels="cityscapes",
+        mask_encoding=None,
+    )
+    target = dataset[0].target
+    assert target is not None
+    assert set(target.unique().tolist()) == {7}  # train id 7, a traffic sign; as a label id it would be road, 0
