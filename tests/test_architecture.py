@@ -17,7 +17,7 @@ import perpixel
 PACKAGE = Path(perpixel.__file__).parent
 LONGEST_FILE = 400
 
-BASE = {"labels", "label_regions", "types", "errors", "strict_yaml"}
+BASE = {"labels", "label_regions", "lazy_names", "types", "errors", "strict_yaml"}
 BELOW_BACKBONES = {"layers", "ops", *BASE}
 MODELS_AND_BELOW = {"backbones", *BELOW_BACKBONES}
 MIDDLE = {"inference", "data", "losses", "metrics"}
@@ -44,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "labels": {"types", "errors", "strict_yaml"},
     "label_regions": {"errors"},
     "strict_yaml": set(),
+    "lazy_names": set(),
     "types": {"errors"},
     "errors": set(),
 }

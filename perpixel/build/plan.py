@@ -31,6 +31,7 @@ LONGEST_CROP = {"cpu": 320}
 LONGEST_CROP_ELSEWHERE = 512
 EPOCHS = 40
 FEWEST_STEPS = 400
+_MANY_IMAGES = 16
 _SMALL_DFN = ModelChoice(
     name="dfn",
     backbone=BackboneChoice(name="resnet18"),
@@ -108,41 +109,15 @@ def plan_for_data(
     else:
         place = DataChoice(source=str(data))
     found = look_at(_as_asked(place, overrides), labels, check=check, on_progress=on_progress)
-    items, space, summary = found.items, found.labels, found.summary
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    advice = advise(summary, space, longest_crop=LONGEST_CROP.get(device, LONGEST_CROP_ELSEWHERE))
-    batch_size = 8 if len(items) >= 16 else 4
+    images_count, device = len(found.items), "cuda" if torch.cuda.is_available() else "cpu"
     model = _SMALL_DFN if source is None else _network_of(Path(source))
-    base = RunConfig(
-        name=_safe_name(Path(images or str(data).rpartition(":")[2]).resolve()),
-        labels=labels,
-        data=place.model_copy(
-            update={
-                "scale_range": (0.5, 2.0),
-                "brightness": 0.3,
-                "contrast": 0.3,
-                "saturation": 0.3,
-                "batch_size": batch_size,
-            }
-        ),
-        stages=(
-            Stage(
-                model=model,
-                optimizer=OptimizerChoice(name="adamw", lr=1e-3, weight_decay=1e-2),
-                schedule=ScheduleChoice(name="poly", power=0.9),
-                ema_decay=0.99,
-                steps=_steps(len(items), batch_size),
-            ),
-        ),
-    )
+    name = _safe_name(Path(images or str(data).rpartition(":")[2]).resolve())
+    base = _base(RunConfig(name=name, labels=labels, data=place, stages=(Stage(model=model, steps=1),)), images_count)
+    advice = advise(found.summary, found.labels, longest_crop=LONGEST_CROP.get(device, LONGEST_CROP_ELSEWHERE))
     # A loss of other terms would take the network's own auxiliary ones away, so that advice is left to the user.
     followed = [entry for entry in advice if entry.what != "loss"]
     config = apply_overrides(base, [token for entry in followed for token in entry.overrides])
-    wanted = "noise of single images evens out" if batch_size == 8 else "there are few images"
-    fitting, batch_reason = fitting_batch(config, space.num_classes, device=device, wanted_because=wanted)
-    if fitting != batch_size:
-        tokens = [f"data.batch_size={fitting}", f"steps={_steps(len(items), fitting)}"]
-        config = apply_overrides(config, tokens)
+    config, batch = _with_fitting_batch(config, found.labels.num_classes, images_count, device)
     decisions = (
         Decision(what="data check", choice="passed" if check else "not made", reason=found.check, value=_data),
         _network_decision(model, source),
@@ -150,15 +125,39 @@ def plan_for_data(
             Decision(what=entry.what, choice=entry.choice, reason=entry.reason, value=_VALUES[entry.what])
             for entry in followed
         ),
-        Decision(
-            what="batch size",
-            choice=f"{fitting} images",
-            reason=batch_reason,
-            value=lambda c: (c.data.batch_size, c.data.crop_size, c.stages[0].model),
-        ),
-        *_schedule_decisions(config, len(items)),
+        batch,
+        *_schedule_decisions(config, images_count),
     )
     return Plan(config=config, decisions=decisions)
+
+
+def _base(config: RunConfig, images: int) -> RunConfig:
+    """Returns the configuration with everything that does not follow from the masks."""
+    batch_size = 8 if images >= _MANY_IMAGES else 4
+    augmentation = {"scale_range": (0.5, 2.0), "brightness": 0.3, "contrast": 0.3, "saturation": 0.3}
+    stage = Stage(
+        model=config.stages[0].model,
+        optimizer=OptimizerChoice(name="adamw", lr=1e-3, weight_decay=1e-2),
+        schedule=ScheduleChoice(name="poly", power=0.9),
+        ema_decay=0.99,
+        steps=_steps(images, batch_size),
+    )
+    data = config.data.model_copy(update={**augmentation, "batch_size": batch_size})
+    return config.model_copy(update={"data": data, "stages": (stage,)})
+
+
+def _with_fitting_batch(config: RunConfig, num_classes: int, images: int, device: str) -> tuple[RunConfig, Decision]:
+    wanted = config.data.batch_size
+    because = "noise of single images evens out" if images >= _MANY_IMAGES else "there are few images"
+    fitting, reason = fitting_batch(config, num_classes, device=device, wanted_because=because)
+    if fitting != wanted:
+        config = apply_overrides(config, [f"data.batch_size={fitting}", f"steps={_steps(images, fitting)}"])
+    return config, Decision(
+        what="batch size",
+        choice=f"{fitting} images",
+        reason=reason,
+        value=lambda c: (c.data.batch_size, c.data.crop_size, c.stages[0].model),
+    )
 
 
 def _steps(images: int, batch_size: int) -> int:

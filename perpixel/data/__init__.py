@@ -5,10 +5,10 @@ The names below load what they need on first use: reading masks in worker proces
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perpixel.data.infer_labels import LabelInference, infer_labels  # at once: a function named as its module
+from perpixel.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from perpixel.data.batches import Batch, TrainBatches
@@ -83,10 +83,4 @@ _HOME = {
     "write_scenes": "scenes",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'perpixel.data' has no attribute {name!r}")
-    value = getattr(import_module(f"perpixel.data.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOME, globals())

@@ -5,8 +5,9 @@ The names below load what they need on first use: worker processes that count sa
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from perpixel.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from perpixel.evaluation.compare import Comparison, ImageChange, compare_evaluations
@@ -39,10 +40,4 @@ _HOME = {
     "evaluate_network": "evaluate",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'perpixel.evaluation' has no attribute {name!r}")
-    value = getattr(import_module(f"perpixel.evaluation.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOME, globals())

@@ -5,35 +5,17 @@ Shapes: N images, K classes. Differences are first minus second.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from numpy.typing import NDArray
 
 from perpixel.errors import DataError
 from perpixel.evaluation.totals import Evaluation
-from perpixel.metrics.image_counts import scores_of_counts
+from perpixel.metrics.image_changes import ImageChange, image_changes
 from perpixel.metrics.statistics import Interval, PairedTest, difference_intervals, paired_test
 
 __all__ = ["TESTED_SCORES", "Comparison", "ImageChange", "compare_evaluations"]
 
 TESTED_SCORES = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "mean_dice")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageChange:
-    """One image's own mean IoU on both sides."""
-
-    name: str
-    first: float
-    second: float
-
-    @property
-    def change(self) -> float:
-        """How much better the first is."""
-        return self.first - self.second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +68,7 @@ def compare_evaluations(
         for score in scores
     )
     classes = difference_intervals(one, other, score="iou", resamples=resamples, confidence=confidence, seed=seed)
-    images, undefined = _changes(shared, one, other)
+    images, undefined = image_changes(shared, one, other)
     return Comparison(
         tests=tests,
         class_iou=tuple(classes),
@@ -94,10 +76,3 @@ def compare_evaluations(
         undefined=undefined,
         left_out=tuple(sorted(ours.keys() ^ theirs.keys())),
     )
-
-
-def _changes(names: list[str], first: NDArray[Any], second: NDArray[Any]) -> tuple[tuple[ImageChange, ...], int]:
-    means = [scores_of_counts(counts)["mean_iou"].tolist() for counts in (first, second)]
-    changes = [ImageChange(name=n, first=a, second=b) for n, a, b in zip(names, *means, strict=True)]
-    defined = [image for image in changes if not math.isnan(image.change)]
-    return tuple(sorted(defined, key=lambda image: (-image.change, image.name))), len(changes) - len(defined)

@@ -3,9 +3,9 @@
 What needs SciPy is loaded on first use: processes that count saved masks start in a third of the time without it.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from perpixel.lazy_names import lazy_names
 from perpixel.metrics.bf_score import bf_score
 from perpixel.metrics.boundary_iou import boundary_iou_counts
 from perpixel.metrics.calibration import Calibration
@@ -62,10 +62,4 @@ _HOME = {
     "trimap_confusions": "trimap",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'perpixel.metrics' has no attribute {name!r}")
-    value = getattr(import_module(f"perpixel.metrics.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOME, globals())

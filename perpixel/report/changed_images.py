@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perpixel.labels import LabelSpace
-from perpixel.report.compare import ImageChange
+from perpixel.metrics.image_changes import ImageChange
 from perpixel.report.pictures import IGNORED_COLOR, flat_uri, load_image, load_mask, pale, photo_uri
 from perpixel.report.read_run import RunRecord
 

@@ -11,33 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perpixel.errors import InvalidValue
+from perpixel.metrics.image_changes import ImageChange, image_changes
 from perpixel.metrics.image_counts import scores_of_counts
 from perpixel.metrics.statistics import PairedTest, difference_intervals, paired_test
 from perpixel.report.per_image import PerImage, per_image
 from perpixel.report.read_run import RunRecord
 from perpixel.report.tables import Swatch, swatches
 
-__all__ = ["TESTED", "ClassChange", "Comparison", "ImageChange", "compare_runs"]
+__all__ = ["TESTED", "ClassChange", "Comparison", "compare_runs"]
 
 TESTED = ("mean_iou", "pixel_accuracy", "mean_accuracy")
 """The scores that are tested: of the whole data set."""
 CONFIDENCE = 0.95
 """Share of the resampled data sets between the ends of an interval."""
 _NAMED = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageChange:
-    """Mean IoU of one image in both runs, fractions."""
-
-    name: str
-    first: float
-    second: float
-
-    @property
-    def change(self) -> float:
-        """How far the first run lies above the second."""
-        return self.first - self.second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +89,7 @@ def compare_runs(run: RunRecord, other: RunRecord) -> Comparison:
         tests = tuple(paired_test(first.counts, theirs, score=score, confidence=CONFIDENCE) for score in TESTED)
     except InvalidValue as error:
         return Comparison(problem=f"{run.name} and {other.name} do not compare: {error}.")
-    images, undefined = _image_changes(first.names, first.counts, theirs)
+    images, undefined = image_changes(first.names, first.counts, theirs)
     return Comparison(
         recounted=tuple(record.name for record, counts in ((run, first), (other, second)) if counts.recounted),
         tests=tests,
@@ -139,19 +126,6 @@ def _mismatch(run: RunRecord, other: RunRecord, first: PerImage, second: PerImag
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + (" and more" if len(names) > _NAMED else "")
-
-
-def _image_changes(
-    names: tuple[str, ...], first: NDArray[np.int64], second: NDArray[np.int64]
-) -> tuple[tuple[ImageChange, ...], int]:
-    """Returns the images by falling change of their own mean IoU, and how many have none."""
-    ours, theirs = (scores_of_counts(counts)["mean_iou"] for counts in (first, second))
-    changes = [
-        ImageChange(name=name, first=float(a), second=float(b))
-        for name, a, b in zip(names, ours, theirs, strict=True)
-        if not np.isnan(a) and not np.isnan(b)
-    ]
-    return tuple(sorted(changes, key=lambda image: (-image.change, image.name))), len(names) - len(changes)
 
 
 def _class_changes(run: RunRecord, first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[ClassChange, ...]:

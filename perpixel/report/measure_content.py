@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from perpixel.metrics.image_changes import ImageChange
 from perpixel.metrics.image_counts import SUMMARY_SCORES
 from perpixel.report.boundary import boundary
 from perpixel.report.calibration import calibration
 from perpixel.report.changed_images import BOTH_WRONG_COLOR, GAINED_COLOR, LOST_COLOR, change_groups
-from perpixel.report.compare import ClassChange, ImageChange, compare_runs
+from perpixel.report.compare import ClassChange, compare_runs
 from perpixel.report.intervals import intervals
 from perpixel.report.measure_figures import boundary_figure, change_figure, confidence_figure, reliability_figure
 from perpixel.report.read_run import MEASURES_FILE, RunRecord, mapping, number

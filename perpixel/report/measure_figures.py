@@ -9,9 +9,9 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
+from perpixel.metrics.image_changes import ImageChange
 from perpixel.report.boundary import Boundary
 from perpixel.report.calibration import Calibration
-from perpixel.report.compare import ImageChange
 from perpixel.report.svg import FULL, INK, MUTED, NARROW, SERIES, WIDE, draw_svg, finish_axes, printable
 
 __all__ = ["boundary_figure", "change_figure", "confidence_figure", "reliability_figure"]

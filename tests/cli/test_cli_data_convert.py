@@ -166,7 +166,9 @@ def test_data_convert_mistakes_exit_2_and_write_nothing(
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_of_the_page_are_understood(command: str) -> None:
     tokens = shlex.split(command)
-    create_app(tokens).parse_args(tokens, exit_on_error=False, print_error=False)
+    function, bound, _ = create_app(tokens).parse_args(tokens, exit_on_error=False, print_error=False)
+    assert callable(function)
+    assert bound.arguments  # what was typed has arrived
 
 
 def test_page_has_a_command_for_each_tool() -> None:

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from perpixel.labels import LabelSpace
+from perpixel.metrics.image_changes import ImageChange
 from perpixel.report.changed_images import BOTH_WRONG_COLOR, GAINED_COLOR, LOST_COLOR, change_groups, difference_map
-from perpixel.report.compare import ImageChange, compare_runs
+from perpixel.report.compare import compare_runs
 from perpixel.report.per_image import COUNTS_FILE, PerImage, per_image
 from perpixel.report.pictures import IGNORED_COLOR
 from perpixel.report.read_run import RunRecord, read_run, told_apart

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+from perpixel.metrics.image_changes import ImageChange
 from perpixel.report.boundary import Boundary, boundary
 from perpixel.report.calibration import Calibration, calibration
-from perpixel.report.compare import ImageChange
 from perpixel.report.measure_figures import boundary_figure, change_figure, confidence_figure, reliability_figure
 from perpixel.report.read_run import read_run
 
