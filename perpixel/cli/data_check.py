@@ -119,10 +119,12 @@ def _print(console: Console, found: Inspection) -> None:
     say(console, f"{found.format} at {found.root}: {sum(found.splits.values())} images ({splits}){classes}")
     for one in found.findings:
         _print_finding(console, one)
-    errors, warnings, notes = (found.count(severity) for severity in ("error", "warning", "note"))
+    errors = found.count("error")
+    counts = [(severity, found.count(severity)) for severity in ("error", "warning", "note")]
+    total = ", ".join(f"{count} {severity}" + ("" if count == 1 else "s") for severity, count in counts)
     verdict = "training would fail or learn nonsense" if errors else "nothing stands in the way of training"
     style = "bold red" if errors else "bold green"
-    say(console, f"\n{errors} errors, {warnings} warnings, {notes} notes: {verdict}", style=style)
+    say(console, f"\n{total}: {verdict}", style=style)
 
 
 def _print_finding(console: Console, found: Finding) -> None:
