@@ -1,9 +1,9 @@
-"""Runs the quick benchmarks one after the other and writes their JSON files to benchmarks/results.
+"""Runs the benchmarks: ``perpixel bench all``, then the quick ones that stand in this folder.
 
-dfn_ablation.py, segnet_decoders.py and unet_isbi.py train networks, as `perpixel bench lineage` does, dense_crf.py
-takes the Python of a peer and forward.py a folder with one: these are run by themselves.
+dfn_ablation.py, segnet_decoders.py and unet_isbi.py train networks, as ``perpixel bench lineage`` does; large_image.py,
+multi_scale.py, boundary_metrics.py and data_check.py take minutes each: these are run by themselves. gpu.py: a GPU.
 
-    python benchmarks/run_all.py
+    python benchmarks/run_all.py [--rounds N] [--crf-python PYTHON]
 """
 
 from __future__ import annotations
@@ -12,18 +12,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-QUICK = ("startup", "transforms", "confusion_matrix", "saved_masks", "scenes", "distance_weights", "icnet")
+from perpixel.cli import main
+
+QUICK = ("saved_masks", "scenes", "distance_weights", "icnet")
 
 
-def main() -> None:
-    """Stops at the first benchmark that fails."""
+def run_quick() -> int:
+    """Returns how many of the quick benchmarks failed; their results stand in benchmarks/results."""
     here = Path(__file__).resolve().parent
-    (here / "results").mkdir(exist_ok=True)
+    failed = 0
     for name in QUICK:
         print(f"\n== {name}", flush=True)
         command = [sys.executable, str(here / f"{name}.py"), "--json", str(here / "results" / f"{name}.json")]
-        subprocess.run(command, check=True)
+        failed += subprocess.run(command, check=False).returncode != 0
+    return failed
 
 
 if __name__ == "__main__":
-    main()
+    suite = main(["bench", "all", *sys.argv[1:]])
+    sys.exit(1 if run_quick() or suite else 0)

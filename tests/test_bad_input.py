@@ -212,6 +212,7 @@ def test_truncated_jpeg_names_the_file_and_keeps_the_checkpoint(data: Path, tmp_
     put(bad, picture(1)[0])
     result = train(load_config(tmp_path / "run" / "config.yaml"), resume=tmp_path / "run")
     assert result.steps == 4
+    assert "the content of some files of the data" in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8")
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -321,7 +322,7 @@ def test_one_image_with_every_pixel_ignored_trains_and_is_said(data: Path, tmp_p
     result = train(config_of(data, data=ALONE), out=tmp_path / "run")
     assert_holds(warnings_of(result), "split 'train': 1 masks ignore every pixel: train1")
     state = load_checkpoint(result.folder / "checkpoints" / "step-4")
-    assert all(bool(torch.isfinite(value).all()) for value in state["network"].values())
+    assert all(bool(torch.isfinite(value).all()) for value in state["tensors"].values())
 
 
 # Sizes and modes that must work
@@ -475,8 +476,8 @@ def full_disk(*_: object, **__: object) -> None:
 def finishes_like_an_unbroken_run(run: Path, data: Path, tmp_path: Path) -> None:
     result = train(load_config(run / "config.yaml"), resume=run)
     unbroken = train(config_of(data), out=tmp_path / "unbroken")
-    ours = load_checkpoint(run / "checkpoints" / "step-4")["network"]
-    theirs = load_checkpoint(unbroken.folder / "checkpoints" / "step-4")["network"]
+    ours = load_checkpoint(run / "checkpoints" / "step-4")["tensors"]
+    theirs = load_checkpoint(unbroken.folder / "checkpoints" / "step-4")["tensors"]
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
     assert result.scores["confusion"] == unbroken.scores["confusion"]
 

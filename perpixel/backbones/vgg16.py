@@ -111,6 +111,9 @@ class VGG16(nn.Module):
         notes: What was adapted on the way, in words for the user.
     """
 
+    recomputed_methods = ("each_conv",)
+    """What activation checkpointing takes for a block: networks call the parts of this trunk on their own."""
+
     def __init__(self, config: BackboneConfig, layout: VGG16Layout) -> None:
         super().__init__()
         self.config = config

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from perpixel.backbones import BackboneConfig
 from perpixel.bench.row_file import Row, RowFile
@@ -301,7 +302,8 @@ def _times(segmenter: Segmenter, images: Sequence[torch.Tensor]) -> Iterator[flo
 def _network_input(segmenter: Segmenter, image: torch.Tensor) -> torch.Tensor:
     """What the network is given for a raw image, margin and padding included."""
     given: list[torch.Tensor] = []
-    hook = segmenter.network.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    # The outermost module is called first, be it the network or a faster copy of it.
+    hook = register_module_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     try:
         segmenter.classes(image)
     finally:

@@ -20,18 +20,23 @@ from perpixel.data import (
     Item,
     SegmentationDataset,
     SplitSummary,
+    TrainBatches,
     check_trainable,
     fingerprint,
     infer_labels,
     load_split,
     make_split,
+    names_digest,
     summarise,
 )
 from perpixel.data.augment.plugged import PluggedByName
 from perpixel.data.augment.settings import Augment
 from perpixel.engine import RunFolder
+from perpixel.engine.distributed import World
 from perpixel.errors import ConfigError, DataError, nearest
 from perpixel.labels import LabelSpace
+from perpixel.ops.normalize import padding_fractions
+from perpixel.types import Preprocessing
 
 __all__ = [
     "RunData",
@@ -41,6 +46,7 @@ __all__ = [
     "prepare_data",
     "record_data",
     "select_split",
+    "stage_batches",
 ]
 
 SPLIT_FILE = "split.json"
@@ -136,7 +142,7 @@ def prepare_data(
         val=val,
         test=dataset(choice.test_split) if choice.test_split else None,
         summaries=summaries,
-        description=_description(labels, summaries, fingerprint([*train.items, *val.items])),
+        description=_description(labels, summaries, [*train.items, *val.items]),
         made_split=splits if made else None,
         notes=notes,
     )
@@ -202,14 +208,55 @@ def _augment(choice: AugmentChoice) -> Augment:
     return Augment(**values, plugged=None if choice.plugged is None else PluggedByName(choice.plugged))
 
 
-def choose_workers(choice: DataChoice, device: torch.device) -> tuple[int, str]:
-    """Returns the number of loading processes, and why."""
+def stage_batches(
+    config: RunConfig,
+    data: RunData,
+    index: int,
+    *,
+    preprocessing: Preprocessing,
+    start: int,
+    count: int | None = None,
+    workers: int,
+    world: World,
+) -> TrainBatches:
+    """Returns the batches of a stage from number ``start`` on.
+
+    Args:
+        config: The run.
+        data: Its data.
+        index: Of the stage.
+        preprocessing: Of its network, which decides what padding is filled with.
+        start: Batches that are done.
+        count: How many follow; None: all that the stage takes.
+        workers: Loading processes.
+        world: The processes that share each batch.
+    """
+    stage, choice = config.stages[index], config.data_of(index)
+    return TrainBatches(
+        data.train,
+        augmentation(choice),
+        batch_size=world.share(choice.batch_size),
+        steps=stage.steps * stage.accumulate if count is None else start + count,
+        seed=config.seed,
+        start_step=start,
+        workers=workers,
+        pad_value=padding_fractions(preprocessing),
+        rank=world.rank,
+        world_size=world.size,
+        class_presence=data.summaries[config.data.train_split].class_presence,
+        rare_images=choice.rare_images,
+    )
+
+
+def choose_workers(choice: DataChoice, device: torch.device, processes: int = 1) -> tuple[int, str]:
+    """Returns the number of loading processes for each of the processes that train, and why."""
     if choice.workers is not None:
         return choice.workers, "asked for"
     if device.type == "cpu":
         return 0, "the network keeps every core busy; loading takes a few per cent of a step"
     cores = os.cpu_count() or 1
-    return min(8, max(1, cores - 1)), f"{cores} CPU cores feed the GPU"
+    fed = "the GPU" if processes == 1 else f"{processes} GPUs"
+    return min(8, max(1, (cores - 1) // processes)), f"{cores} CPU cores feed {fed}"
 
 
 def check_stage_data(config: RunConfig) -> None:
@@ -280,10 +327,11 @@ def _made_split(
     return {choice.train_split: made["train"], choice.val_split: made["val"]}
 
 
-def _description(labels: LabelSpace, summaries: Mapping[str, SplitSummary], digest: str) -> dict[str, Any]:
+def _description(labels: LabelSpace, summaries: Mapping[str, SplitSummary], items: list[Item]) -> dict[str, Any]:
     splits = {}
     for split, summary in summaries.items():
         values = summary.to_dict()
         values["sizes"] = {f"{height}x{width}": count for (height, width), count in summary.sizes.items()}
         splits[split] = values
-    return {"labels": labels.to_dict(), "fingerprint": digest, "splits": splits}
+    digests = {"fingerprint": fingerprint(items), "names": names_digest(items)}
+    return {"labels": labels.to_dict(), **digests, "splits": splits}

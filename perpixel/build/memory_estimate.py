@@ -23,13 +23,14 @@ from torch.utils._pytree import tree_leaves
 
 from perpixel.build.networks import build_criterion, build_network, build_optimizer
 from perpixel.config import RunConfig
+from perpixel.engine.recomputation import recompute_backbone
 from perpixel.engine.step import forward_loss
 from perpixel.inference.memory import bytes_text
 from perpixel.models import Network
 
-__all__ = ["MemoryEstimate", "estimate_training_memory"]
+__all__ = ["LIBRARIES", "MemoryEstimate", "StepProbe", "estimate_training_memory"]
 
-_LIBRARIES = 35_000_000
+LIBRARIES = 35_000_000
 """Kernels, laid-out weights and scratch space of the CPU's libraries beside PyTorch's tensors: measured 28 to 49 MB."""
 _SMALL_SIDE = 64  # where a loss needs real numbers, it is counted on small crops of one and two images
 
@@ -76,7 +77,13 @@ class MemoryEstimate:
 
 
 def estimate_training_memory(
-    config: RunConfig, num_classes: int, *, stage: int = 0, precision: str = "fp32", growth: bool = True
+    config: RunConfig,
+    num_classes: int,
+    *,
+    stage: int = 0,
+    precision: str = "fp32",
+    growth: bool = True,
+    probe: StepProbe | None = None,
 ) -> MemoryEstimate:
     """Counts the memory of a training step of the configured size, on tensors without content.
 
@@ -89,32 +96,31 @@ def estimate_training_memory(
         stage: Which one.
         precision: Of the forward pass: a key of ``PRECISIONS``; fp16 takes as much as bf16.
         growth: Counts a batch of twice the size too, for a `MemoryEstimate.largest_batch` as exact as the total.
+        probe: Of that stage, where something was counted already.
 
     Raises:
         PerpixelError: the network or the loss cannot be built.
     """
-    probe = _Probe(config, num_classes, stage, "bf16" if precision == "fp16" else precision)
-    choice, settings = config.data_of(stage), config.stages[stage]
+    probe = probe or StepProbe(config, num_classes, stage, precision)
+    choice = config.data_of(stage)
     batch, crop = choice.batch_size, choice.crop_size
     try:
         counts, counted_at = {batch: probe.fake_peaks(batch, crop)}, "full size"
         if growth:
             counts[2 * batch] = probe.fake_peaks(2 * batch, crop)
-    except _NEEDS_NUMBERS:
+    except NEEDS_NUMBERS:
         counts, counted_at = {size: probe.extended_peaks(size, crop) for size in (batch, 2 * batch)}, "small crops"
-    mean = 0 if settings.ema_decay is None else probe.trained
-    beside = probe.weights + mean + _LIBRARIES
     if len(counts) == 1:
-        held = beside + probe.trained + probe.states
+        held = probe.beside + probe.trained + probe.states
         lines = [(held, (counts[batch].highest - probe.trained - probe.states) // batch)]
     else:
         pairs = zip(counts[batch], counts[2 * batch], strict=True)
-        lines = [(beside + 2 * one - two, (two - one) // batch) for one, two in pairs]
+        lines = [(probe.beside + 2 * one - two, (two - one) // batch) for one, two in pairs]
     return MemoryEstimate(
-        weights=probe.weights + mean,
+        weights=probe.weights + probe.mean,
         gradients=probe.trained,
         optimizer=probe.states,
-        activations=max(0, counts[batch].highest - probe.trained - probe.states) + _LIBRARIES,
+        activations=max(0, counts[batch].highest - probe.trained - probe.states) + LIBRARIES,
         batch_size=batch,
         crop_size=crop,
         lines=tuple((fixed, max(1, per_image)) for fixed, per_image in lines),
@@ -137,36 +143,72 @@ class _Peaks(NamedTuple):
         return max(self)
 
 
-_NEEDS_NUMBERS = (UnsupportedFakeTensorException, RuntimeError, TypeError)
+NEEDS_NUMBERS = (UnsupportedFakeTensorException, RuntimeError, TypeError)
 """What fake tensors raise where a computation asks for values: `DataDependentOutputException` is a RuntimeError."""
 
 
-class _Probe:
-    """A stage's network, loss and optimiser, and the peaks of its steps beyond its weights."""
+class StepProbe:
+    """A stage's network, loss and optimiser, and the peaks of its steps beyond its weights.
+
+    Args:
+        config: The run.
+        num_classes: K.
+        stage: Which one.
+        precision: Of the forward pass: a key of ``PRECISIONS``; fp16 takes as much as bf16.
+    """
 
     def __init__(self, config: RunConfig, num_classes: int, stage: int, precision: str) -> None:
         model = config.model_of(stage)
         if model.backbone is not None:  # values do not matter here
             model = model.model_copy(update={"backbone": model.backbone.model_copy(update={"weights": "none"})})
-        self._settings, self._precision = config.stages[stage], precision
+        self._settings, self._precision = config.stages[stage], "bf16" if precision == "fp16" else precision
         self._channels_last = config.channels_last
         self._network = build_network(model, num_classes).train()
+        if config.recompute:
+            recompute_backbone(self._network)
         if config.channels_last:
             self._network = self._network.to(memory_format=torch.channels_last)
         build_optimizer(self._settings, self._network)  # freezes what does not train
         parameters = list(self._network.parameters())
         self.weights = _bytes([*parameters, *self._network.buffers()])
         self.trained = _bytes([parameter for parameter in parameters if parameter.requires_grad])
+        self._fake: tuple[FakeTensorMode, Network] | None = None
+        self._counted: dict[tuple[int, tuple[int, int]], _Peaks] = {}
         self.states = 0
         """What the optimiser keeps; known after the first peak."""
+        self.mean = 0 if self._settings.ema_decay is None else self.trained
+        """The running mean of the weights."""
+
+    @property
+    def beside(self) -> int:
+        """What is there whatever a step does: weights, their running mean, libraries."""
+        return self.weights + self.mean + LIBRARIES
+
+    def bytes_of(self, batch: int, crop: tuple[int, int]) -> int:
+        """Returns the whole peak of a step of this batch and crop, weights and libraries among it."""
+        try:
+            peaks = self.fake_peaks(batch, crop)
+        except NEEDS_NUMBERS:
+            peaks = self.extended_peaks(batch, crop)
+        return self.beside + peaks.highest
+
+    def valid_size(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the crop that the network takes nearest to this one, not below its least."""
+        least = self._network.minimum_size
+        return self._network.valid_size(max(height, least), max(width, least))
 
     def fake_peaks(self, batch: int, crop: tuple[int, int]) -> _Peaks:
-        """Returns the peaks of a step on tensors without content."""
-        mode = FakeTensorMode()
-        with FakeCopyMode(mode):
-            network = copy.deepcopy(self._network)
-        with mode:
-            return self._peaks(network, batch, crop)
+        """Returns the peaks of a step on tensors without content; each size is counted once."""
+        if self._fake is None:
+            mode = FakeTensorMode()
+            with FakeCopyMode(mode):
+                self._fake = mode, copy.deepcopy(self._network)
+        mode, network = self._fake
+        if (batch, crop) not in self._counted:
+            with mode:
+                self._counted[batch, crop] = self._peaks(network, batch, crop)
+                network.zero_grad(set_to_none=True)
+        return self._counted[batch, crop]
 
     def extended_peaks(self, batch: int, crop: tuple[int, int]) -> _Peaks:
         """Returns peaks on lines in pixels through those of real small batches."""
@@ -183,13 +225,14 @@ class _Probe:
         raw = torch.zeros(batch, len(network.preprocessing.mean), *crop, dtype=torch.uint8)
         target = torch.zeros(batch, *crop, dtype=torch.uint8)
         with _LiveBytes([*network.parameters(), *network.buffers()]) as live:
-            images = raw.float()
-            if self._channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
-            loss = forward_loss(network, criterion, images, target, self._precision)
-            kept = live.now
-            torch.autograd.backward(loss.total)
-            del loss, images
+            for _ in range(min(self._settings.accumulate, 2)):  # the second pass begins with the first one's gradients
+                images = raw.float()
+                if self._channels_last:
+                    images = images.contiguous(memory_format=torch.channels_last)
+                loss = forward_loss(network, criterion, images, target, self._precision)
+                kept = live.now
+                torch.autograd.backward(loss.total)
+                del loss, images
             passes, live.peak = live.peak, live.now
             optimizer.step()
             self.states = _bytes(_tensors(optimizer.state.values()))

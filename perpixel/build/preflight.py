@@ -14,7 +14,8 @@ import torch
 
 from perpixel.build.checks import check_names
 from perpixel.build.datasets import RunData, check_stage_data, prepare_data
-from perpixel.build.memory_estimate import MemoryEstimate, estimate_training_memory
+from perpixel.build.memory_estimate import MemoryEstimate, StepProbe, estimate_training_memory
+from perpixel.build.memory_plan import plan_memory
 from perpixel.build.networks import build_network, check_batch_norm, choose_device, in_channels
 from perpixel.build.preflight_outcome import Outcome, check_disk, check_evaluation, check_tiles
 from perpixel.build.preflight_report import CheckResult, PreflightReport, Status
@@ -41,6 +42,9 @@ _ROOM = 0.9
 """Share of the free memory that a run may be planned to take: heaps fragment."""
 _TRAINING_SHARE = 0.4
 """Of the seconds, for the steps of the trial."""
+_LEAST_SHARE = 0.2
+"""Of the seconds, what training may count on however long the checks before it took."""
+_LEFT_OUT_LATE = ("resume", "evaluation", "tiled prediction")
 _WAYS_OUT = {
     "configuration": "`perpixel config show` prints what the run would use",
     "data": "`perpixel data check` lists every fault of the data; `perpixel data stats` what it holds",
@@ -70,6 +74,7 @@ def preflight(
     source: str | Path | None = None,
     out: str | Path | None = None,
     seconds: float = 60,
+    memory: int | None = None,
     on_check: Callable[[CheckResult], None] | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> PreflightReport:
@@ -82,7 +87,9 @@ def preflight(
         config: The run.
         source: An artifact to fine-tune from, as in `train`.
         out: The run folder that is planned; ``runs`` when not given.
-        seconds: What the check may take beside reading the data, about; batch and crop of the two steps follow it.
+        seconds: What the check may take beside reading the data, about; batch and crop of the two steps follow it, and
+            what it has no time for any more is reported as left out.
+        memory: Bytes that training may take, on this machine or another; what is free here when not given.
         on_check: Receives every result as it is there.
         on_progress: Receives `Progress` while something long is going on.
 
@@ -93,7 +100,7 @@ def preflight(
         raise InvalidValue(f"seconds must be positive, got {seconds}")
     started = time.perf_counter()
     with kept_random_state(), tempfile.TemporaryDirectory(prefix="perpixel-check-") as folder:
-        work = _Preflight(config, source, Path(out or "runs"), Path(folder), seconds, on_progress)
+        work = _Preflight(config, source, Path(out or "runs"), Path(folder), seconds, memory, on_progress)
         checks: list[CheckResult] = []
         for name in _WAYS_OUT:
             if on_progress is not None:
@@ -102,6 +109,10 @@ def preflight(
             if on_check is not None:
                 on_check(checks[-1])
     return PreflightReport(checks=tuple(checks), seconds=round(time.perf_counter() - started, 3))
+
+
+class _Late(Exception):
+    """The seconds that were given are used up."""
 
 
 class _Lacking(Exception):
@@ -118,13 +129,14 @@ class _Preflight:
         out: Path,
         folder: Path,
         seconds: float,
+        memory: int | None,
         on_progress: ProgressCallback | None,
     ) -> None:
         if source is not None:
             first = config.stages[0].model_copy(update={"start": str(source)})
             config = config.model_copy(update={"stages": (first, *config.stages[1:])})
         self.config, self.out, self.folder, self.seconds = config, out, folder, seconds
-        self.on_progress = on_progress
+        self.memory, self.on_progress = memory, on_progress
         self.device, self.precision = torch.device("cpu"), "fp32"
         self.named = self.random_backbones = False
         self.data: RunData | None = None
@@ -132,6 +144,8 @@ class _Preflight:
         self.batch_seconds: dict[int, float] = {}
         self.trial: RunConfig | None = None
         self.shares: list[float] = []
+        self.spent = 0.0
+        """Seconds of the checks so far but for reading the data."""
 
     def check(self, name: str) -> CheckResult:
         """Runs one check; whatever ends it becomes its result."""
@@ -140,17 +154,23 @@ class _Preflight:
         status: Status = "failed"
         values: dict[str, Any] = {}
         try:
+            if name in _LEFT_OUT_LATE and self.spent >= self.seconds:
+                raise _Late
             found = method()
             status = "failed" if not found.fits else "warning" if found.warnings else "ok"
             text, values = "\n".join([found.text, *found.warnings]), dict(found.values)
         except _Lacking as error:
             status, text = "not run", f"needs {error}"
+        except _Late:
+            more = f"--seconds {2 * self.seconds:g} may reach it"
+            status, text = "not run", f"left out: the {self.seconds:g} seconds are used up; {more}"
         except (PerpixelError, OSError, MemoryError) as error:
             text = str(error) or type(error).__name__
         except (RuntimeError, ValueError, TypeError, IndexError, KeyError) as error:
             text = f"unexpected {type(error).__name__}: {error}"  # the real run would end here too
         way_out = _WAYS_OUT[name] if status in ("failed", "warning") else ""
         took = round(time.perf_counter() - started, 3)
+        self.spent += 0 if name == "data" else took
         return CheckResult(name=name, status=status, found=text, way_out=way_out, seconds=took, values=values)
 
     def _configuration(self) -> Outcome:
@@ -206,25 +226,31 @@ class _Preflight:
     def _memory(self) -> Outcome:
         self._need_names()
         data = self._need_data()
-        free, on_cpu = free_memory(self.device), self.device.type == "cpu"
+        on_cpu = self.device.type == "cpu"
+        free = free_memory(self.device) if self.memory is None else self.memory
         cache = _cached_bytes(self.config, data) if on_cpu else 0
-        room = int(_ROOM * (free - cache))
+        room = max(1, int(_ROOM * (free - cache)))
         lines, warnings, values = [], [], []
         for index, stage in enumerate(self.config.stages):
+            classes = data.labels.num_classes
+            probe = StepProbe(self.config, classes, index, self.precision)
             found = estimate_training_memory(
-                self.config, data.labels.num_classes, stage=index, precision=self.precision
+                self.config, classes, stage=index, precision=self.precision, growth=False, probe=probe
             )
+            plan = plan_memory(self.config, classes, memory=room, device=self.device, stage=index, probe=probe)
             self.estimates[index] = found
-            largest = found.largest_batch(room)
-            lines.append(f"{stage.name}: {found.text()}; the largest batch that fits is {largest}")
-            if found.total > room:
+            lines.append(f"{stage.name}: {found.text()}; {plan.text()}")
+            if not plan.fits:
+                largest = plan.largest_batch
                 way = f"data.batch_size={largest} would do" if largest else "not even one image of this crop would fit"
-                warnings.append(f"{stage.name}: {bytes_text(max(room, 1))} can be counted on; {way}")
+                warnings.append(f"{stage.name}: {bytes_text(room)} can be counted on; {way}")
             shown = {"stage": stage.name, "bytes": found.total, "batch_size": found.batch_size}
-            values.append({**shown, "crop_size": list(found.crop_size), "largest_batch": largest})
+            shown |= {"crop_size": list(found.crop_size), "largest_batch": plan.largest_batch}
+            values.append({**shown, "plan": plan.to_dict()})
         held = f"; decoded images will take {bytes_text(cache)} of them" if cache else ""
         note = "" if on_cpu else "; counted, not measured on this GPU, whose workspaces come on top"
-        lines.append(f"{bytes_text(free)} of {self.device} are free{held}{note}")
+        said = f"{bytes_text(free)} of {self.device} are free" if self.memory is None else f"{bytes_text(free)} given"
+        lines.append(f"{said}{held}{note}")
         fits = all(found.total <= free - cache for found in self.estimates.values())
         return Outcome("; ".join(lines), tuple(warnings), {"free_bytes": free, "stages": values}, fits)
 
@@ -255,7 +281,8 @@ class _Preflight:
         classes = self._need_data().labels.num_classes
         stages, accumulated = len(self.config.stages), min(self.config.stages[index].accumulate, 2)
         self.batch_seconds[index] = step_seconds(self.config, classes, index)
-        allowed = _TRAINING_SHARE * self.seconds / (3 * stages * accumulated)  # two steps, and one again
+        left = max(self.seconds - self.spent, _LEAST_SHARE * self.seconds)
+        allowed = _TRAINING_SHARE * left / (3 * stages * accumulated)  # two steps, and one again
         share = allowed / self.batch_seconds[index]
         estimate = self.estimates.get(index)
         if estimate is not None and estimate.activations > 0:

@@ -23,7 +23,17 @@ from perpixel.engine.checkpoints import load_checkpoint
 from perpixel.engine.randomness import kept_random_state
 from perpixel.engine.step import forward_loss
 
-__all__ = ["TrialSize", "choose_size", "resume_trial", "run_trial", "step_seconds", "trial_config"]
+__all__ = [
+    "TrialSize",
+    "choose_size",
+    "resume_trial",
+    "run_trial",
+    "same_bits",
+    "stage_folders",
+    "step_seconds",
+    "train_trial",
+    "trial_config",
+]
 
 STEPS = 2
 _LEAST_SIDE = 128
@@ -88,18 +98,19 @@ def choose_size(config: RunConfig, num_classes: int, stage: int, share: float) -
 
 
 def trial_config(
-    config: RunConfig, sizes: Mapping[int, TrialSize], *, precision: str, random_backbones: bool
+    config: RunConfig, sizes: Mapping[int, TrialSize], *, precision: str, random_backbones: bool, steps: int = STEPS
 ) -> RunConfig:
-    """Returns the run with two steps per stage on the CPU; network, loss, optimiser and augmentation stay.
+    """Returns the run with few steps per stage on the CPU; network, loss, optimiser and augmentation stay.
 
     Args:
         config: The real run.
         sizes: Batch and crop of each stage.
         precision: What the CPU computes in.
         random_backbones: Takes random weights where published ones would have to be fetched.
+        steps: Of each stage.
     """
     stages = tuple(
-        _trial_stage(stage, sizes[index], random_backbones=random_backbones)
+        _trial_stage(stage, sizes[index], random_backbones=random_backbones, steps=steps)
         for index, stage in enumerate(config.stages)
     )
     return config.model_copy(
@@ -109,8 +120,8 @@ def trial_config(
             "precision": precision,
             "tensorboard": False,
             "checkpoint_every": 1,
-            "keep_checkpoints": STEPS,
-            "evaluation": config.evaluation.model_copy(update={"every": STEPS}),
+            "keep_checkpoints": steps,
+            "evaluation": config.evaluation.model_copy(update={"every": steps}),
         }
     )
 
@@ -125,7 +136,7 @@ def run_trial(
         KeyboardInterrupt: it was interrupted.
     """
     run = RunFolder(folder)
-    _train(config, data, run, on_progress, resume=False)
+    train_trial(config, data, run, on_progress, resume=False)
     return [event for event in run.events() if event["event"] == "train"]
 
 
@@ -138,16 +149,16 @@ def resume_trial(
         Names of weights that differ from the uninterrupted run's in any bit, and the events of training.
     """
     shutil.copytree(finished, folder)
-    for path, stage in zip(_stage_folders(config, folder), config.stages, strict=True):
+    for path, stage in zip(stage_folders(config, folder), config.stages, strict=True):
         shutil.rmtree(path / "checkpoints" / f"step-{STEPS}")
         RunFolder(path, resume=True).rewind(1, stage.name)
     run = RunFolder(folder, resume=True)
-    _train(config, data, run, on_progress, resume=True)
+    train_trial(config, data, run, on_progress, resume=True)
     different = []
-    places = zip(_stage_folders(config, finished), _stage_folders(config, folder), config.stages, strict=True)
+    places = zip(stage_folders(config, finished), stage_folders(config, folder), config.stages, strict=True)
     for whole, resumed, stage in places:
-        one, other = (load_checkpoint(path / "checkpoints" / f"step-{STEPS}")["network"] for path in (whole, resumed))
-        different += [f"{stage.name}: {name}" for name in one if not _same(one[name], other[name])]
+        one, other = (load_checkpoint(path / "checkpoints" / f"step-{STEPS}")["tensors"] for path in (whole, resumed))
+        different += [f"{stage.name}: {name}" for name in one if not same_bits(one[name], other[name])]
     return different, [event for event in run.events() if event["event"] == "train" and event["step"] == STEPS]
 
 
@@ -158,17 +169,29 @@ def without_weights(model: ModelChoice) -> ModelChoice:
     return model.model_copy(update={"backbone": model.backbone.model_copy(update={"weights": "none"})})
 
 
-def _train(
-    config: RunConfig, data: RunData, run: RunFolder, on_progress: ProgressCallback | None, *, resume: bool
+def train_trial(
+    config: RunConfig,
+    data: RunData,
+    run: RunFolder,
+    on_progress: ProgressCallback | None,
+    *,
+    resume: bool,
+    device: torch.device = torch.device("cpu"),  # noqa: B008 - a constant
 ) -> None:
+    """Trains the stages of a trial configuration, without final scores.
+
+    Raises:
+        PerpixelError: whatever the real run would raise.
+        KeyboardInterrupt: it was interrupted.
+    """
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     try:
         job = RunJob(
             config,
             run,
             data,
-            device=(torch.device("cpu"), "a check runs on the CPU"),
-            precision=PrecisionChoice(config.precision, "what the CPU computes in"),
+            device=(device, f"a check runs on the {device.type.upper()}"),
+            precision=PrecisionChoice(config.precision, f"what the {device.type.upper()} computes in"),
             resume=resume,
             on_progress=on_progress,
         )
@@ -180,7 +203,7 @@ def _train(
         raise KeyboardInterrupt
 
 
-def _trial_stage(stage: Stage, size: TrialSize, *, random_backbones: bool) -> Stage:
+def _trial_stage(stage: Stage, size: TrialSize, *, random_backbones: bool, steps: int) -> Stage:
     milestones = (1,) if stage.schedule.name == "step" else ()
     warmup = min(stage.schedule.warmup_steps, 1)
     model = stage.model
@@ -188,7 +211,7 @@ def _trial_stage(stage: Stage, size: TrialSize, *, random_backbones: bool) -> St
         model = without_weights(model)
     return stage.model_copy(
         update={
-            "steps": STEPS,
+            "steps": steps,
             "accumulate": min(stage.accumulate, 2),
             "patience": None,
             "schedule": stage.schedule.model_copy(update={"milestones": milestones, "warmup_steps": warmup}),
@@ -198,13 +221,15 @@ def _trial_stage(stage: Stage, size: TrialSize, *, random_backbones: bool) -> St
     )
 
 
-def _stage_folders(config: RunConfig, run: Path) -> list[Path]:
+def stage_folders(config: RunConfig, run: Path) -> list[Path]:
+    """Returns where the stages of a run work."""
     if len(config.stages) == 1:
         return [run]
     return [run / "stages" / f"{index + 1}-{stage.name}" for index, stage in enumerate(config.stages)]
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors agree in shape, kind and every bit."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return torch.equal(one.contiguous().view(-1).view(torch.uint8), other.contiguous().view(-1).view(torch.uint8))

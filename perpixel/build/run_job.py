@@ -17,7 +17,9 @@ from perpixel.build.stage_job import StageJob
 from perpixel.config import RunConfig, Stage, dump_config
 from perpixel.engine import FitResult, PrecisionChoice, RunFolder, TensorBoardTracker
 from perpixel.engine.atomic import write_bytes
-from perpixel.errors import InvalidValue, RunError
+from perpixel.engine.determinism import deterministic_mode
+from perpixel.engine.distributed import World
+from perpixel.errors import CheckpointError, InvalidValue, RunError
 from perpixel.evaluation import evaluate_network
 from perpixel.inference import Segmenter
 from perpixel.inference.segmenter import Precision
@@ -40,6 +42,7 @@ class RunJob:
         precision: The number format, and why.
         resume: Goes on where the folder's checkpoints end.
         on_progress: Receives `Progress`.
+        world: The processes that train together; None: this one alone.
     """
 
     def __init__(
@@ -52,27 +55,28 @@ class RunJob:
         precision: PrecisionChoice,
         resume: bool,
         on_progress: ProgressCallback | None,
+        world: World | None = None,
     ) -> None:
         self.config, self.run, self.data = config, run, data
         self.resume, self.on_progress = resume, on_progress
         self.device, self.precision = device[0], precision.name
-        try:
-            write_bytes(run.path / "config.yaml", dump_config(config).encode())
-        except OSError as error:
-            raise RunError(f"cannot write config.yaml in {run.path}: {error}; free space or mend the folder") from error
+        self.world = World(device=device[0]) if world is None else world
+        self.world.main_only(self._write_config)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        torch.use_deterministic_algorithms(config.deterministic)
-        torch.backends.cudnn.benchmark = not config.deterministic
-        environment = run.environment(self.device) | {"precision": self.precision}
+        deterministic = deterministic_mode(config.deterministic, self.device)
+        environment = run.environment(self.device) | {"precision": self.precision, "processes": self.world.size}
         run.write_json("environment.json", environment)
         self.commit = environment.get("commit")
-        self.tracker = TensorBoardTracker(run.path / "tensorboard") if config.tensorboard else None
+        tracked = config.tensorboard and self.world.is_main
+        self.tracker = TensorBoardTracker(run.path / "tensorboard") if tracked else None
         if self.tracker is not None:
             run.listeners.append(self.tracker)
-        self.workers, workers_reason = choose_workers(config.data, self.device)
+        self.workers, workers_reason = choose_workers(config.data, self.device, self.world.size)
         run.decision("device", str(self.device), f"{device[1]}; {torch.get_num_threads()} CPU threads")
         run.decision("precision", self.precision, precision.reason)
+        for choice, reason in deterministic:
+            run.decision("deterministic", choice, reason)
         record_data(data, run)
         run.decision("loading processes", str(self.workers), workers_reason)
 
@@ -91,17 +95,21 @@ class RunJob:
                 if result.interrupted is not None:
                     return result
             previous = folder.path / "best"
-        if result is None and (self.run.path / "metrics.json").exists():
+        if result is None and self.world.from_main((self.run.path / "metrics.json").exists):
             raise RunError(
                 f"{self.run.path}: every stage of this run has ended, so there is nothing to resume. "
                 "`perpixel report` writes its report again; a new run needs a new folder."
             )
         if len(self.config.stages) > 1 and previous is not None:
-            self._deliver(previous.parent)
+            last = previous.parent
+            self.world.main_only(lambda: self._deliver(last))
         return result
 
     def finish(self) -> Mapping[str, Any]:
-        """Scores the best weights in float32, writes predictions and the report."""
+        """Scores the best weights in float32, writes predictions and the report; the main process does, all return."""
+        return self.world.from_main(self._scored)
+
+    def _scored(self) -> Mapping[str, Any]:
         scores = write_scores(self.config, self.run, self.data, self.device, self.on_progress)
         if self.tracker is not None:
             self.tracker.close()
@@ -118,6 +126,8 @@ class RunJob:
             segmenter,
             self.data.val,
             batch_size=self.config.evaluation.batch_size,
+            rank=self.world.rank,
+            world_size=self.world.size,
             on_progress=Reporter("evaluate", self.on_progress),
         )
         return {**evaluation.scores(self.data.labels.names), "split": self.config.data.val_split}
@@ -136,17 +146,32 @@ class RunJob:
             "commit": self.commit,
             **to_json(facts),
         }
-        save_artifact(folder, network, self.data.labels, provenance)
+        try:
+            save_artifact(folder, network, self.data.labels, provenance)
+        except CheckpointError as error:
+            raise RunError(f"{error} The training states in {folder.parent} stay: make room, then resume") from error
 
     def _stage_folder(self, index: int, stage: Stage) -> tuple[RunFolder, bool]:
         """Returns where a stage works, and whether it has ended already; a single stage works in the run folder."""
         if len(self.config.stages) == 1:
             return self.run, False
         path = self.run.path / "stages" / f"{index + 1}-{stage.name}"
-        exists = (path / "metrics.jsonl").exists()
-        folder = RunFolder(path, resume=exists, on_event=lambda event: self.run.event(**event))
-        done = exists and any(event["event"] == "end" for event in folder.events())
+        exists = self.world.from_main((path / "metrics.jsonl").exists)
+        folder = self.world.main_first(
+            lambda: RunFolder(
+                path, resume=exists, on_event=lambda event: self.run.event(**event), writes=self.world.is_main
+            )
+        )
+        done = self.world.from_main(lambda: exists and any(event["event"] == "end" for event in folder.events()))
         return folder, done
+
+    def _write_config(self) -> None:
+        try:
+            write_bytes(self.run.path / "config.yaml", dump_config(self.config).encode())
+        except OSError as error:
+            raise RunError(
+                f"cannot write config.yaml in {self.run.path}: {error}; free space or mend the folder"
+            ) from error
 
     def _deliver(self, stage: Path) -> None:
         """The last stage's artifacts become the run's."""

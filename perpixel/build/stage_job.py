@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perpixel.build.datasets import augmentation
+from perpixel.build.datasets import stage_batches
+from perpixel.build.memory_plan import planned_out_of_memory
 from perpixel.build.networks import (
     build_criterion,
     build_network,
@@ -14,14 +16,20 @@ from perpixel.build.networks import (
     check_batch_norm,
 )
 from perpixel.build.progress import Reporter
+from perpixel.build.several_processes import shared_training
 from perpixel.build.starts import load_start, resume_start
 from perpixel.data import TrainBatches, class_weights
 from perpixel.engine import FitResult, FitSettings, FitTask, RunFolder, fit, seed_all
 from perpixel.engine import Progress as FitProgress
 from perpixel.engine.checkpoints import latest_checkpoint
+from perpixel.engine.compilation import compiled
+from perpixel.engine.determinism import check_deterministic, deterministic_errors
+from perpixel.engine.memory_probe import MemoryWatch
+from perpixel.engine.recomputation import recompute_backbone
+from perpixel.engine.step import Forward
 from perpixel.errors import ConfigError
 from perpixel.models import Network
-from perpixel.ops.normalize import padding_fractions
+from perpixel.models.eager_only import eager_reason
 
 if TYPE_CHECKING:
     from perpixel.build.run_job import RunJob
@@ -33,7 +41,7 @@ class StageJob:
     """Trains stage ``index`` of a run in ``folder``."""
 
     def __init__(self, job: RunJob, index: int, folder: RunFolder) -> None:
-        self.job, self.folder = job, folder
+        self.job, self.folder, self.index = job, folder, index
         self.stage = job.config.stages[index]
         self.model = job.config.model_of(index)
         self.choice = job.config.data_of(index)
@@ -46,53 +54,103 @@ class StageJob:
             previous: The artifact of the stage before.
         """
         job, stage, folder = self.job, self.stage, self.folder
-        newest = latest_checkpoint(folder.checkpoints, warn=lambda _: None) if job.resume else None
-        seed_all(job.config.seed)
-        network = build_network(self.model, job.data.labels.num_classes)
-        check_batch_norm(network, self.choice.crop_size, self.choice.batch_size, frozen=stage.freeze_batch_norm)
-        if newest is None:  # a checkpoint holds the weights already
-            for what, detail in load_start(stage.start, network, job.data.labels, previous):
-                folder.decision("start", what, detail)
-        else:
-            resume_start(stage.start, network, previous)
+        newest = job.world.from_main(
+            lambda: latest_checkpoint(folder.checkpoints, warn=lambda _: None) if job.resume else None
+        )
+        network = job.world.main_first(lambda: self._started_network(newest is None, previous))
         if job.resume and self.several:  # the stage's folder rewinds itself, the run's copy of its events does not
             job.run.rewind(0 if newest is None else int(newest.name.removeprefix("step-")), stage.name)
+        if job.config.deterministic:
+            check_deterministic(network, job.device)
         network = network.to(job.device)
-        task = self._task(network)
+        task = job.world.checked(lambda: self._task(network))
         report = Reporter(f"train {stage.name}" if self.several else "train", job.on_progress)
+        watch = MemoryWatch(job.device, folder.decision)
 
         def on_step(progress: FitProgress) -> None:
+            watch.after_step()
             report(progress.step, progress.steps, progress.values)
 
-        return fit(task, self._settings(), folder, resume=job.resume, progress=on_step)
+        with self._planned_memory(), deterministic_errors():
+            return fit(task, self._settings(), folder, resume=job.resume, progress=on_step)
+
+    def _planned_memory(self) -> AbstractContextManager[None]:
+        job = self.job
+        return planned_out_of_memory(
+            job.config,
+            job.data.labels.num_classes,
+            stage=self.index,
+            device=job.device,
+            run=job.run.path,
+            processes=job.world.size,
+        )
+
+    def _started_network(self, fresh: bool, previous: Path | None) -> Network:
+        """Builds the network with the weights that it starts from; a checkpoint holds those of a resumed run."""
+        job, stage = self.job, self.stage
+        seed_all(job.config.seed)
+        network = build_network(self.model, job.data.labels.num_classes)
+        size = job.world.share(self.choice.batch_size)
+        check_batch_norm(network, self.choice.crop_size, size, frozen=stage.freeze_batch_norm)
+        if fresh:
+            for what, detail in load_start(stage.start, network, job.data.labels, previous):
+                self.folder.decision("start", what, detail)
+        else:
+            resume_start(stage.start, network, previous)
+        return network
 
     def _task(self, network: Network) -> FitTask:
         job, stage, choice = self.job, self.stage, self.choice
+        if job.config.recompute:
+            names = recompute_backbone(network)
+            self.folder.decision("recompute", f"{len(names)} parts of the network", "asked for: memory against time")
+        criterion = build_criterion(stage, network, self._class_weights())
+        optimizer = build_optimizer(stage, network)
+        parallel = shared_training(job, self.folder, stage, network, criterion, choice)
+        if parallel.replica is not None:  # its parameters are slices now
+            optimizer = build_optimizer(stage, parallel.network)
 
         def make_batches(start: int) -> TrainBatches:
-            return TrainBatches(
-                job.data.train,
-                augmentation(choice),
-                batch_size=choice.batch_size,
-                steps=stage.steps * stage.accumulate,
-                seed=job.config.seed,
-                start_step=start,
+            return stage_batches(
+                job.config,
+                job.data,
+                self.index,
+                preprocessing=network.preprocessing,
+                start=start,
                 workers=job.workers,
-                pad_value=padding_fractions(network.preprocessing),
-                class_presence=job.data.summaries[job.config.data.train_split].class_presence,
-                rare_images=choice.rare_images,
+                world=job.world,
             )
 
         return FitTask(
             network=network,
-            criterion=build_criterion(stage, network, self._class_weights()),
+            criterion=criterion,
             make_batches=make_batches,
-            optimizer=build_optimizer(stage, network),
+            optimizer=optimizer,
             schedule=build_schedule(stage),
             preprocessing=network.preprocessing,
             save_artifact=job.save,
             evaluate=job.evaluate,
+            parallel=parallel,
+            forward=self._compiled(network),
         )
+
+    def _compiled(self, network: Network) -> Forward | None:
+        """What a step calls in place of the network; None is the network itself."""
+        job = self.job
+        reason = eager_reason(network)
+        if job.config.recompute:
+            reason = "its stages are recomputed"
+        elif job.world.size > 1:
+            reason = "several processes train it, which was not tried"
+
+        def warn(message: str) -> None:
+            self.folder.event("warning", stage=self.stage.name, message=message)
+
+        forward, choice = compiled(
+            network, job.config.compile, job.device, steps=self.stage.steps, warn=warn, eager_because=reason
+        )
+        self.folder.decision("compile", choice.name, choice.reason)
+        return forward if choice.compiles else None
 
     def _settings(self) -> FitSettings:
         config, stage = self.job.config, self.stage

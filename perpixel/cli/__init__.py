@@ -74,7 +74,7 @@ _USAGE = {
 def main(tokens: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code.
 
-    0 is success, 1 a failed verification or a bug, 2 a mistake in what was asked, 130 an interruption.
+    0 is success, 1 a failed verification or a bug, 2 a mistake in what was asked, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 
     Args:
         tokens: Arguments without the program's name; None takes those of the process.

@@ -1,7 +1,9 @@
-"""``perpixel bench`` and ``perpixel bench lineage``."""
+"""``perpixel bench``: the benchmarks by name, all of them, ``lineage``, and the page made of the results."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +11,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 
+from perpixel.bench.subjects import RESULTS, SUBJECTS
 from perpixel.cli.output import console_for, say
 from perpixel.cli.progress import ProgressDisplay
 from perpixel.errors import InvalidValue, RunError, nearest
@@ -17,34 +20,109 @@ if TYPE_CHECKING:
     from perpixel.bench.lineage_table import NetworkSummary
     from perpixel.bench.row_file import Row
 
-__all__ = ["BENCHMARKS", "bench", "lineage"]
+__all__ = ["BENCHMARKS", "bench", "lineage", "page"]
 
+ALL = "all"
 BENCHMARKS = {
+    **{name: subject.summary for name, subject in SUBJECTS.items()},
     "lineage": "All networks, small, on the same generated scenes with the same schedule: scores, errors and costs.",
 }
 """Name → what it compares."""
 
 _FAILED = 1
+_PAGE = Path("docs/performance.md")
+_WORDS = Path("docs/performance.yaml")
 
 bench = App(name="bench", help="Runs a benchmark by name; without a name lists them.", help_epilogue="")
 
 
 @bench.default
-def benchmarks(name: str | None = None, /) -> None:
-    """Lists the benchmarks.
+def benchmarks(
+    name: str | None = None,
+    /,
+    *,
+    rounds: int | None = None,
+    only: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
+    json: Path | None = None,
+    threads: int | None = None,
+    crf_python: str | None = None,
+    tiny: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Runs a benchmark, `all` of them one after the other, or, without a name, lists them.
+
+    Contenders take turns in every round, so run them on a quiet machine. Results are written after every row; a row
+    that cannot be measured says why, the others go on, and the exit code is 1.
 
     Args:
-        name: A benchmark, which then shows its own options with --help.
+        name: A benchmark, or `all`, which leaves `lineage` out.
+        rounds: Timed runs of each contender; without it what each benchmark states.
+        only: Rows that are measured; those of an earlier run with the same settings stay in the file.
+        json: File for the results; without it benchmarks/results/NAME.json. For `all`, the folder for them.
+        threads: Threads of torch; without it as many as there are cores.
+        crf_python: Python of an environment with pydensecrf and NumPy, for `crf`.
+        tiny: Sizes that prove that everything runs and measure nothing; nothing is written unless --json is given.
     """
-    if name is not None:
-        known = ", ".join(BENCHMARKS)
+    if name is None:
+        _list_benchmarks(console_for())
+        return 0
+    if name != ALL and name not in SUBJECTS:
+        known = ", ".join([ALL, *BENCHMARKS])
         raise InvalidValue(f"unknown benchmark {name!r}{nearest(name, BENCHMARKS, end='.')} Known: {known}")
+    if name == ALL:
+        options = {"--rounds": rounds, "--threads": threads, "--crf-python": crf_python}
+        return _run_all(json or RESULTS, options, tiny=tiny)
+    from perpixel.bench import Request, run_subject
+
     console = console_for()
-    table = Table("name", "what it compares", box=None, pad_edge=False, header_style="bold")
-    for name, summary in BENCHMARKS.items():
-        table.add_row(name, summary)
-    console.print(table)
-    say(console, "\nRun one with: perpixel bench NAME; perpixel bench NAME --help shows its options.")
+    path = json if json is not None or tiny else RESULTS / f"{name}.json"
+    if path is not None and path.is_dir():
+        raise RunError(f"--json {path} is a folder; give a file name")
+    report = run_subject(
+        name,
+        Request(
+            json=path,
+            rounds=rounds,
+            only=only,
+            threads=threads,
+            crf_python=crf_python,
+            tiny=tiny,
+            say=lambda text: say(console, text),
+        ),
+    )
+    if report.left_out:
+        count = len(report.left_out)
+        say(console, f"rows of an earlier run with other settings or versions were left out: {count}", style="yellow")
+    say(console, f"\nresults: {'not written' if path is None else path}")
+    return _FAILED if report.failed else 0
+
+
+@bench.command(usage="Usage: perpixel bench page [OPTIONS]")
+def page(
+    *,
+    results: Path = RESULTS,
+    words: Path = _WORDS,
+    out: Path = _PAGE,
+    check: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Writes docs/performance.md from the results.
+
+    Args:
+        results: Folder of the results.
+        words: Why limits are missed, by benchmark (YAML).
+        out: The page.
+        check: Only says whether the page is current; the exit code is 1 when it is not.
+    """
+    from perpixel.bench.performance_page import performance_page
+
+    console = console_for()
+    wanted = performance_page(results, words)
+    if not check:
+        _write(out, wanted)
+        say(console, f"page: {out}")
+        return 0
+    current = out.exists() and out.read_text(encoding="utf-8") == wanted
+    say(console, f"{out} is current" if current else f"{out} is not current; run perpixel bench page")
+    return 0 if current else _FAILED
 
 
 @bench.command(usage="Usage: perpixel bench lineage [OPTIONS]")
@@ -96,6 +174,33 @@ def lineage(
     _write(table_file, f"{caption(settings, rows)}\n\n{markdown_table(summaries)}")
     say(console, f"\nrows: {json}\ntable: {table_file}")
     return _FAILED if any(summary.failures for summary in summaries) else 0
+
+
+def _list_benchmarks(console: Console) -> None:
+    table = Table("name", "what it compares", box=None, pad_edge=False, header_style="bold")
+    for name, summary in BENCHMARKS.items():
+        table.add_row(name, summary)
+    console.print(table)
+    say(
+        console,
+        "\nRun one with: perpixel bench NAME; all but lineage with: perpixel bench all. perpixel bench --help shows "
+        "the options, perpixel bench page writes docs/performance.md.",
+    )
+
+
+def _run_all(folder: Path, options: dict[str, str | int | None], *, tiny: bool) -> int:
+    """Runs every benchmark in a process of its own, so that none feels another's threads and memory."""
+    console = console_for()
+    failed = []
+    given = [part for option, value in options.items() if value is not None for part in (option, str(value))]
+    for name, subject in SUBJECTS.items():
+        say(console, f"\n== {name}, about {subject.minutes:g} minutes", style="bold")
+        command = [sys.executable, "-m", "perpixel", "bench", name, "--json", str(folder / f"{name}.json"), *given]
+        if subprocess.run([*command, *(["--tiny"] if tiny else [])], check=False).returncode:
+            failed.append(name)
+    if failed:
+        say(console, f"\nnot everything could be measured: {', '.join(failed)}", style="red")
+    return _FAILED if failed else 0
 
 
 def _row_line(row: Row, done: int, total: int) -> str:

@@ -29,6 +29,7 @@ def check(
     source: Annotated[Path | None, Parameter(name="--from")] = None,
     out: Path | None = None,
     seconds: float = 60,
+    memory: str | None = None,
     json: JsonFile = None,
 ) -> int:
     """Tries a run for a minute on the CPU, on your own data, and lists what would fail.
@@ -45,12 +46,14 @@ def check(
         source: Model that the run is to start from (fine-tuning).
         out: Run folder that is planned; nothing is written there.
         seconds: What the check may take beside reading the data; batch and crop of the two steps follow it.
+        memory: What training may take, such as 24GB, on this machine or another; without it, what is free here.
     """
     check_json_file(json)
     if not seconds > 0:
         raise InvalidValue(f"--seconds must be positive, got {seconds:g}")
     resolved = resolve(sort_tokens(tokens, recipe=recipe, data=data, labels=labels, source=source))
     from perpixel.build import preflight
+    from perpixel.inference.memory import parse_bytes
 
     with ProgressDisplay(console_for(json)) as display:
         report = preflight(
@@ -58,6 +61,7 @@ def check(
             source=source,
             out=out,
             seconds=seconds,
+            memory=None if memory is None else parse_bytes(memory),
             on_check=lambda found: _show(display, found),
             on_progress=display.update,
         )

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from perpixel.cli.output import JsonFile, check_json_file
-from perpixel.cli.run_events import show_event, watch_run
+from perpixel.cli.run_events import show_event, unless_unread, watch_run
 
 __all__ = ["demo"]
 
@@ -38,7 +38,7 @@ def demo(
             out,
             overrides=overrides,
             baseline=baseline,
-            on_event=lambda event: show_event(display, event),
-            on_progress=display.update,
+            on_event=unless_unread(lambda event: show_event(display, event)),
+            on_progress=unless_unread(display.update),
         ),
     )

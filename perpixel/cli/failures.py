@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -14,11 +15,25 @@ from rich.console import Console
 
 from perpixel.errors import PerpixelError, PerpixelWarning
 
-__all__ = ["CALLER_MISTAKE", "INTERRUPTED", "UNEXPECTED", "show_failure", "show_warning"]
+__all__ = [
+    "CALLER_MISTAKE",
+    "INTERRUPTED",
+    "UNEXPECTED",
+    "interruption_code",
+    "leave_output",
+    "show_failure",
+    "show_warning",
+]
 
 UNEXPECTED = 1
 CALLER_MISTAKE = 2
 INTERRUPTED = 130
+
+
+def interruption_code(signal_name: str | None) -> int:
+    """Returns the exit code of a command that a signal ended: 128 and its number, 130 for Ctrl-C or an unknown one."""
+    number = getattr(signal, signal_name or "SIGINT", None)
+    return INTERRUPTED if number is None else 128 + int(number)
 
 
 def show_failure(error: BaseException, *, debug: bool) -> int:
@@ -33,9 +48,9 @@ def show_failure(error: BaseException, *, debug: bool) -> int:
     """
     if isinstance(error, KeyboardInterrupt):
         _block("interrupted", "")
-        return INTERRUPTED
+        return interruption_code(getattr(error, "signal", None))
     if isinstance(error, BrokenPipeError):
-        _leave_pipe()
+        leave_output()
         return UNEXPECTED
     if isinstance(error, CycloptsError):
         _block("error", f"{error}\nSee `{' '.join(('perpixel', *(error.command_chain or ()), '--help'))}`.")
@@ -78,7 +93,11 @@ def _block(kind: str, text: str) -> None:
         console.print(text)
 
 
-def _leave_pipe() -> None:
+def leave_output() -> None:
     """The reader of our output has gone: the interpreter's own flush at exit must not fail once more."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+            continue
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -55,7 +56,8 @@ class ProgressDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bars is not None:
-            self._bars.stop()
+            with suppress(OSError):  # the terminal may be gone
+                self._bars.stop()
 
     def say(self, text: str, *, style: str | None = None) -> None:
         """Prints a line, above the bar where there is one."""

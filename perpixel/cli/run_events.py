@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import indent
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
 
-from perpixel.cli.failures import INTERRUPTED
+from perpixel.cli.failures import interruption_code, leave_output
 from perpixel.cli.output import console_for, say, write_json
 from perpixel.cli.progress import ProgressDisplay, duration
 from perpixel.cli.score_table import SCORE_NAMES, named_scores, per_cent, print_scores
 
-__all__ = ["Outcome", "describe_event", "finish_run", "print_interruption", "result_json", "show_event", "watch_run"]
+__all__ = [
+    "Outcome",
+    "describe_event",
+    "finish_run",
+    "print_interruption",
+    "result_json",
+    "show_event",
+    "unless_unread",
+    "watch_run",
+]
+
+T = TypeVar("T")
 
 _EVALUATION = ("mean_iou", "pixel_accuracy")
 _STYLES = {"best": "bold", "warning": "yellow"}
@@ -30,6 +42,8 @@ class Outcome(Protocol):
     def scores(self) -> Mapping[str, Any]: ...
     @property
     def interrupted(self) -> bool: ...
+    @property
+    def signal(self) -> str | None: ...
     @property
     def steps(self) -> int: ...
     @property
@@ -63,7 +77,7 @@ def finish_run(console: Console, result: Outcome) -> int:
     """Prints the scores, where everything is and what to try next; returns the exit code."""
     if result.interrupted:
         print_interruption(console, result.folder, steps=result.steps)
-        return INTERRUPTED
+        return interruption_code(result.signal)
     if result.scores:
         print_scores(console, result.scores)
     folder = result.folder
@@ -100,6 +114,7 @@ def result_json(result: Outcome) -> dict[str, Any]:
         {
             "run": result.folder,
             "interrupted": result.interrupted,
+            "signal": result.signal,
             "steps": result.steps,
             "seconds": result.seconds,
             "scores": result.scores,
@@ -150,6 +165,21 @@ def _rest(event: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in event.items() if key != "event")
 
 
+def unless_unread(show: Callable[[T], None]) -> Callable[[T], None]:
+    """Returns ``show``, silent from the moment on that its terminal or pipe is gone: training does not end with it."""
+    gone = False
+
+    def shown(value: T) -> None:
+        nonlocal gone
+        if not gone:
+            try:
+                show(value)
+            except OSError:
+                gone = True
+
+    return shown
+
+
 def watch_run(json: str | None, folder: Path | None, start: Callable[[ProgressDisplay], Outcome]) -> int:
     """Starts a run, shows how it goes and how it ends, and returns the exit code.
 
@@ -162,9 +192,21 @@ def watch_run(json: str | None, folder: Path | None, start: Callable[[ProgressDi
     try:
         with ProgressDisplay(console) as display:
             result = start(display)
-    except KeyboardInterrupt:
-        print_interruption(console, folder)
-        return INTERRUPTED
-    code = finish_run(console, result)
+    except KeyboardInterrupt as error:
+        with _perhaps_unread():
+            print_interruption(console, folder)
+        return interruption_code(getattr(error, "signal", None))
+    code = interruption_code(result.signal) if result.interrupted else 0
+    with _perhaps_unread():
+        finish_run(console, result)
     write_json(json, result_json(result))
     return code
+
+
+@contextmanager
+def _perhaps_unread() -> Iterator[None]:
+    """A terminal that was closed is no mistake of a run that ended well."""
+    try:
+        yield
+    except OSError:
+        leave_output()

@@ -13,10 +13,10 @@ from perpixel.config import Check, RunConfig, apply_overrides, load_config
 from perpixel.errors import ConfigError
 from perpixel.recipes import get_recipe
 
-__all__ = ["FORMS", "Resolved", "RunRequest", "resolve", "sort_tokens"]
+__all__ = ["CONFIG_SUFFIXES", "FORMS", "Resolved", "RunRequest", "resolve", "sort_tokens"]
 
 _OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
-_CONFIG_SUFFIXES = (".yaml", ".yml")
+CONFIG_SUFFIXES = (".yaml", ".yml")
 
 FORMS = """\
 a run is asked for in one of three forms:
@@ -58,9 +58,9 @@ def sort_tokens(
     """
     overrides = tuple(token for token in tokens if _OVERRIDE.match(token))
     others = [token for token in tokens if not _OVERRIDE.match(token)]
-    config = Path(others[0]) if len(others) == 1 and others[0].lower().endswith(_CONFIG_SUFFIXES) else None
+    config = Path(others[0]) if len(others) == 1 and others[0].lower().endswith(CONFIG_SUFFIXES) else None
     folders = None
-    if len(others) == 2 and not any(token.lower().endswith(_CONFIG_SUFFIXES) for token in others):
+    if len(others) == 2 and not any(token.lower().endswith(CONFIG_SUFFIXES) for token in others):
         folders = (Path(others[0]), Path(others[1]))
     _refuse_mixtures(others, config=config, folders=folders, recipe=recipe, data=data)
     return RunRequest(

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from perpixel.cli.output import JsonFile, check_json_file, console_for, say
+from perpixel.cli.output import JsonFile, check_json_file, console_for, say, write_json
+from perpixel.cli.processes import run_processes, started_at, train_together, under_torchrun
 from perpixel.cli.progress import ProgressDisplay
-from perpixel.cli.run_events import show_event, watch_run
-from perpixel.cli.run_request import Resolved, RunRequest, resolve, sort_tokens
-from perpixel.config import RunConfig
-from perpixel.errors import RunError
+from perpixel.cli.run_events import show_event, unless_unread, watch_run
+from perpixel.cli.run_request import CONFIG_SUFFIXES, Resolved, RunRequest, resolve, sort_tokens
+from perpixel.config import RunConfig, load_config
+from perpixel.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from perpixel.engine.distributed import World
 
 __all__ = ["train"]
+
+_DIFFERENT = 1
 
 
 def train(
@@ -30,6 +35,8 @@ def train(
     resume: Path | None = None,
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     check: bool = True,
+    verify_resume: Annotated[bool, Parameter(negative="")] = False,
+    processes: int | None = None,
     json: JsonFile = None,
 ) -> int:
     """Trains a network and writes a run folder with scores, models, predictions and a report.
@@ -44,23 +51,56 @@ def train(
         labels: The classes: a known label space, a YAML file or a number of classes.
         source: Model to start from (fine-tuning); classes and image channels may differ.
         out: Run folder; without it runs/NAME-TIME, named after the recipe or configuration.
-        resume: Run folder to go on with, from its newest training state.
+        resume: Run folder to go on with, from its newest training state. CONFIG.yaml and overrides may be given too:
+            each difference from the run's own configuration is named, and those that would make it another run refused.
         overwrite: Replace what an earlier run left in the run folder.
         check: Look at every file of your own folders first, as `perpixel data check` does; errors stop the run.
+        verify_resume: Do not train; kill and resume a short version of this run in a temporary folder instead, and say
+            whether it ends as an unbroken one does, bit for bit. The exit code is 1 when not.
+        processes: Processes of this machine that train together, one per GPU, or all on the CPU. One that dies is
+            started again with the others, and the run goes on; `torchrun -m perpixel train` spans several machines.
     """
     check_json_file(json)
-    if resume is None:
-        request = replace(sort_tokens(tokens, recipe=recipe, data=data, labels=labels, source=source), check=check)
-    else:
+    if processes is not None and processes != 1 and not under_torchrun():
+        if verify_resume:
+            raise ConfigError("--verify-resume tries a run in one process; leave --processes away")
+        options = {"--recipe": recipe, "--data": data, "--labels": labels, "--from": source, "--out": out}
+        options |= {"--resume": resume, "--json": json}
+        given = [text for name, value in options.items() if value is not None for text in (name, str(value))]
+        flags = ["--overwrite"] * overwrite + ["--no-check"] * (not check)
+        return run_processes(["train", *tokens, *given, *flags], processes)
+
+    def asked() -> RunRequest:
+        if resume is None:
+            return replace(sort_tokens(tokens, recipe=recipe, data=data, labels=labels, source=source), check=check)
         _refuse_with_resume(recipe=recipe, source=source, out=out, overwrite=overwrite)
-        request = _resumed(tokens, resume, data=data, labels=labels)
+        return _resumed(tokens, resume, data=data, labels=labels)
+
+    if not under_torchrun():
+        resolved = _resolved(asked, json)
+        if verify_resume:
+            return _verify(resolved.config, source=source, json=json)
+        return _run(resolved, out=out, resume=resume, overwrite=overwrite, source=source, json=json)
+    if verify_resume:
+        raise ConfigError("--verify-resume tries a run in one process; start it without torchrun")
+    return train_together(
+        lambda world: _run(
+            world.from_main(lambda: _resolved(asked, json)),
+            out=out,
+            resume=resume,
+            overwrite=overwrite,
+            source=source,
+            json=json if world.is_main else None,
+            world=world,
+        )
+    )
+
+
+def _resolved(asked: Callable[[], RunRequest], json: str | None) -> Resolved:
     from perpixel.build import check_names
 
     with ProgressDisplay(console_for(json)) as display:
-        resolved = resolve(request, checks=[check_names], on_progress=display.update)
-    if out is None and resume is None:
-        out = _default_out(resolved.config)
-    return _run(resolved, out=out, resume=resume, overwrite=overwrite, source=source, json=json)
+        return resolve(asked(), checks=[check_names], on_progress=display.update)
 
 
 def _run(
@@ -71,8 +111,12 @@ def _run(
     overwrite: bool,
     source: Path | None,
     json: str | None,
+    world: World | None = None,
 ) -> int:
     from perpixel.build import train as train_run
+
+    if out is None and resume is None:
+        out = Path("runs") / f"{resolved.config.recipe or resolved.config.name}-{started_at()}"
 
     folder = resume or out
     if folder is not None:
@@ -87,23 +131,45 @@ def _run(
             resume=resume,
             overwrite=overwrite,
             source=source,
-            on_event=lambda event: show_event(display, event),
-            on_progress=display.update,
+            on_event=unless_unread(lambda event: show_event(display, event)),
+            on_progress=unless_unread(display.update),
+            world=world,
         ),
     )
 
 
-def _default_out(config: RunConfig) -> Path | None:
-    """Returns the usual folder; None leaves it to the run where several processes must agree on one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return None
-    return Path("runs") / f"{config.recipe or config.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+def _verify(config: RunConfig, *, source: Path | None, json: str | None) -> int:
+    from perpixel.build.resume_proof import prove_resume
+
+    console = console_for(json)
+    with ProgressDisplay(console) as display:
+        proof = prove_resume(config, source=source, on_progress=display.update)
+    for note in proof.notes:
+        say(console, note)
+    say(console, f"killed: {'; '.join(proof.kills)}")
+    say(console, f"unbroken: {proof.hashes[0]}\nresumed:  {proof.hashes[1]}")
+    say(console, f"next batch: {', '.join(proof.next_batch)}")
+    verdict = "equal" if proof.equal else f"different: {proof.different}"
+    say(console, verdict, style="bold" if proof.equal else "bold red")
+    if proof.condition is not None:
+        say(console, f"condition: {proof.condition}", style="yellow")
+    write_json(json, proof.to_dict())
+    return 0 if proof.equal else _DIFFERENT
 
 
 def _resumed(tokens: tuple[str, ...], run: Path, *, data: str | None, labels: str | None) -> RunRequest:
+    """The run's own configuration, or the one that is given, which the run compares with its own."""
     config = run / "config.yaml"
     if not config.is_file():
         raise RunError(f"--resume {run}: there is no {config}; give the folder of a run that has begun")
+    if any(token.lower().endswith(CONFIG_SUFFIXES) for token in tokens if "=" not in token):
+        return sort_tokens(tokens, data=data, labels=labels)
+    try:
+        load_config(config)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}\nthe run's own configuration cannot be used; give it: perpixel train CONFIG.yaml --resume {run}"
+        ) from error
     return sort_tokens((str(config), *tokens), data=data, labels=labels)
 
 

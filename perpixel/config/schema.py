@@ -182,8 +182,22 @@ class RunConfig(Strict):
     seed: Whole = Field(default=0, ge=0, lt=2**63, description="Seed of weights, batches and augmentation.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train; auto: a GPU if any.")
     channels_last: bool = Field(default=True, description="Memory order of images on the device; the faster one.")
+    compile: Literal["auto"] | bool = Field(
+        default="auto",
+        description="Run the network through torch.compile; auto does it for long runs on a GPU, where it pays.",
+    )
+    recompute: bool = Field(
+        default=False,
+        description="Throw away what the backbone's stages compute inside and compute it again for the gradient: less "
+        "memory, about a third more time.",
+    )
     deterministic: bool = Field(
         default=False, description="Only operations whose result does not depend on timing; slower on GPUs."
+    )
+    parallel: Literal["auto", "ddp", "fsdp2"] = Field(
+        default="auto",
+        description="How several processes train one network: ddp, a whole copy in each; fsdp2, slices of weights and "
+        "optimiser state, for networks that do not fit; auto is ddp.",
     )
     tensorboard: bool = Field(
         default=False, description="Write the curves for TensorBoard too, into tensorboard/ of the run (extra track)."
@@ -208,6 +222,8 @@ class RunConfig(Strict):
             if name in names[:index]:
                 message = f"the name of stage {names.index(name)} too; names must differ"
                 conflict("RunConfig", message, "stages", index, "name", value=name)
+        if self.compile is True and self.recompute:
+            conflict("RunConfig", "cannot go with recompute: true; take one of the two", "compile", value=True)
         if isinstance(self.labels, int) and not 1 <= self.labels <= 255:
             conflict("RunConfig", "a number of classes is in [1, 255]", "labels", value=self.labels)
         errors = [error for index in range(len(self.stages)) for error in self._data_errors(index)]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from perpixel.data.scenes import SceneConfig, generate_scene, write_scenes
     from perpixel.data.source import FORMATS, DataSource, Item, open_data, open_folders
     from perpixel.data.splits import load_split, make_split, save_split
-    from perpixel.data.summary import SplitSummary, check_trainable, fingerprint, summarise
+    from perpixel.data.summary import SplitSummary, check_trainable, fingerprint, names_digest, summarise
     from perpixel.data.transforms import Augmentation
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "infer_labels",
     "load_split",
     "make_split",
+    "names_digest",
     "open_data",
     "open_folders",
     "read_color_mask",
@@ -73,6 +74,7 @@ _HOME = {
     "image_size": "image_files",
     "load_split": "splits",
     "make_split": "splits",
+    "names_digest": "summary",
     "open_data": "source",
     "open_folders": "source",
     "read_color_mask": "image_files",

@@ -29,6 +29,7 @@ __all__ = [
     "check_trainable",
     "count_target",
     "fingerprint",
+    "names_digest",
     "summarise",
 ]
 
@@ -150,6 +151,11 @@ def summarise(dataset: SegmentationDataset) -> SplitSummary:
         for row in pool.map(count, range(len(dataset))):
             counter.add(row)
     return counter.summary()
+
+
+def names_digest(items: Iterable[Item]) -> str:
+    """Returns a SHA-256 over the names alone, in their order: which sample has which number."""
+    return hashlib.sha256("\n".join(item.name for item in items).encode()).hexdigest()
 
 
 def fingerprint(items: Iterable[Item]) -> str:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
@@ -31,7 +30,17 @@ from perpixel.data.augment.settings import Augment
 from perpixel.errors import InvalidValue
 from perpixel.ops.normalize import FULL_SCALE
 
-__all__ = ["Augmentation", "Window", "apply", "draw", "draw_jitter", "labels_inside", "sample_rng"]
+__all__ = [
+    "Augmentation",
+    "Window",
+    "apply",
+    "check_sample",
+    "draw",
+    "draw_jitter",
+    "labels_inside",
+    "part_inside",
+    "sample_rng",
+]
 
 Step: TypeAlias = tuple[int, int]
 IGNORE_INDEX = 255
@@ -186,15 +195,13 @@ def apply(
     Raises:
         InvalidValue: dtype, sizes, window or pad_value do not belong together.
     """
-    _check_sample(window, image, target, pad_value)
+    check_sample(window, image, target)
+    _check_padding(pad_value, image.shape[0])
     height, width = window.crop
     top, left = window.corner
-    rows = max(0, top), min(window.scaled[0], top + height)
-    columns = max(0, left), min(window.scaled[1], left + width)
-    # The kernel copies a side whose size stays as it is (possible below 32 pixels); the labels follow it.
-    steps = tuple((1, 1) if image.shape[i + 1] == window.scaled[i] else window.step for i in range(2))
-    pixels = _resized(image, steps[0], steps[1], rows, columns)  # (C, h, w)
-    labels = _resized_labels(target.numpy(), steps[0], steps[1], rows, columns, mirrored=window.flip)
+    rows, columns = _inside(window)
+    pixels = _resized(image, *_steps(window, image), rows, columns)  # (C, h, w)
+    labels = _resized_labels(target.numpy(), *_steps(window, image), rows, columns, mirrored=window.flip)
     if window.flip:
         pixels = pixels.flip(-1)
         left = window.scaled[1] - left - width  # the corner as the mirrored crop sees it
@@ -214,14 +221,35 @@ def apply(
     return torch.from_numpy(out_image).permute(2, 0, 1), torch.from_numpy(out_target)
 
 
+def part_inside(window: Window, image: Tensor, target: Tensor) -> tuple[Tensor, NDArray[np.uint8]]:
+    """Returns what a window shows of a sample, not flipped and not padded, as (C, h, w) and (h, w).
+
+    It may be a view of the sample. Raises as `apply` does.
+    """
+    check_sample(window, image, target)
+    steps, spans = _steps(window, image), _inside(window)
+    return _resized(image, *steps, *spans), _resized_labels(target.numpy(), *steps, *spans, mirrored=False)
+
+
 def labels_inside(window: Window, target: Tensor) -> NDArray[np.uint8]:
     """Returns the labels of the part of a window that lies inside the image, not flipped; target is (H, W) uint8."""
-    rows, columns = (
-        (max(0, start), min(scaled, start + crop))
-        for start, scaled, crop in zip(window.corner, window.scaled, window.crop, strict=True)
+    return _resized_labels(target.numpy(), *_steps(window, target), *_inside(window), mirrored=False)
+
+
+def _inside(window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Rows and columns (start, stop) of the scaled image that the window shows."""
+    (top, left), (height, width), scaled = window.corner, window.crop, window.scaled
+    return (max(0, top), min(scaled[0], top + height)), (max(0, left), min(scaled[1], left + width))
+
+
+def _steps(window: Window, sample: Tensor) -> tuple[Step, Step]:
+    """Steps along rows and columns of a sample (..., H, W)."""
+    # The kernel copies a side whose size stays as it is (possible below 32 pixels); the labels follow it.
+    height, width = sample.shape[-2:]
+    return (
+        (1, 1) if height == window.scaled[0] else window.step,
+        (1, 1) if width == window.scaled[1] else window.step,
     )
-    row_step, column_step = ((1, 1) if target.shape[i] == window.scaled[i] else window.step for i in range(2))
-    return _resized_labels(target.numpy(), row_step, column_step, rows, columns, mirrored=False)
 
 
 def _pick_scale(augmentation: Augmentation, position: float) -> float:
@@ -235,8 +263,20 @@ def _pick_scale(augmentation: Augmentation, position: float) -> float:
 
 @lru_cache(maxsize=4096)
 def _step(scale: float) -> Step:
-    fraction = Fraction(1 / scale).limit_denominator(_MAX_PERIOD)
-    return fraction.numerator, fraction.denominator
+    """The fraction nearest to 1 / scale with a denominator of 32 at most: the one of `Fraction.limit_denominator`."""
+    numerator, denominator = (1 / scale).as_integer_ratio()
+    whole = numerator // denominator
+    (low, low_period), (high, high_period) = (whole, 1), (whole + 1, 1)
+    # Neighbours in a Farey sequence: the next fraction between them has the sums of their parts.
+    while low_period + high_period <= _MAX_PERIOD:
+        middle, period = low + high, low_period + high_period
+        if middle * denominator <= numerator * period:
+            low, low_period = middle, period
+        else:
+            high, high_period = middle, period
+    below = (numerator * low_period - low * denominator) * high_period
+    above = (high * denominator - numerator * high_period) * low_period
+    return (low, low_period) if (below, low_period) < (above, high_period) else (high, high_period)
 
 
 def _class_pixel(target: Tensor, class_draw: float, pixel_draw: float) -> tuple[int, int] | None:
@@ -287,9 +327,9 @@ def _source_span(start: int, stop: int, size: int, p: int, q: int) -> tuple[int,
 
     The first one is a multiple of p, and filters that reach beyond the window are those that leave the image.
     """
-    reach = Fraction(max(p, q), q)  # half-width of the antialiasing triangle
-    first_needed = math.floor(Fraction((2 * start + 1) * p, 2 * q) - reach) - 1
-    last_needed = math.ceil(Fraction((2 * stop - 1) * p, 2 * q) + reach) + 1
+    reach = 2 * max(p, q)  # half-width of the antialiasing triangle, in 1 / (2 q) of a pixel as all that follows
+    first_needed = ((2 * start + 1) * p - reach) // (2 * q) - 1
+    last_needed = -(-((2 * stop - 1) * p + reach) // (2 * q)) + 1
     # Enlarging less than p / (q - p) pixels adds none, and then the kernel copies instead of resampling. Below two
     # outputs PyTorch's kernel misreads strides (2.14: planar results one column wide are wrong).
     smallest = max(-(-p // (q - p)) if q > p else 1, -(-2 * p // q))
@@ -330,7 +370,7 @@ def _resized_labels(
     return picked
 
 
-def _check_sample(window: Window, image: Tensor, target: Tensor, pad_value: tuple[float, ...]) -> None:
+def check_sample(window: Window, image: Tensor, target: Tensor) -> None:
     if image.dtype not in FULL_SCALE or image.ndim != 3:
         raise InvalidValue(
             f"an image is (C, H, W) uint8, or int32 for 16-bit values; got {tuple(image.shape)} {image.dtype}"
@@ -343,7 +383,10 @@ def _check_sample(window: Window, image: Tensor, target: Tensor, pad_value: tupl
     p, q = window.step
     if (size[0] * q // p, size[1] * q // p) != window.scaled:
         raise InvalidValue(f"the window was drawn for another image: {size} times {q}/{p} is not {window.scaled}")
-    if len(pad_value) != image.shape[0] or not all(0 <= value <= 1 for value in pad_value):
+
+
+def _check_padding(pad_value: tuple[float, ...], channels: int) -> None:
+    if len(pad_value) != channels or not all(0 <= value <= 1 for value in pad_value):
         raise InvalidValue(
-            f"pad_value holds one fraction of the full scale in [0, 1] per channel ({image.shape[0]}); got {pad_value}"
+            f"pad_value holds one fraction of the full scale in [0, 1] per channel ({channels}); got {pad_value}"
         )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["new_folder", "remove_leftovers", "sync", "write_bytes"]
+__all__ = ["new_folder", "remove_folder", "remove_leftovers", "sync", "write_bytes"]
 
 _PARTIAL = ".partial-"
 _REPLACED = ".replaced-"
@@ -56,7 +56,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     partial = path.with_name(f"{_PARTIAL}{path.name}")
     replaced = path.with_name(f"{_REPLACED}{path.name}")
-    shutil.rmtree(partial, ignore_errors=True)
+    _remove(partial)
     partial.mkdir(parents=True)
     try:
         yield partial
@@ -64,17 +64,29 @@ def new_folder(path: Path) -> Iterator[Path]:
             sync(file)
         sync(partial)
         if path.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
+            _remove(replaced)
             path.rename(replaced)
         partial.rename(path)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
         if replaced.exists() and not path.exists():
             with suppress(OSError):
                 replaced.rename(path)
         raise
     sync(path.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+    _remove(replaced)
+
+
+def remove_folder(path: Path) -> None:
+    """Deletes a folder, or a file in its place, so that it is all there or gone, whatever stops the program.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    partial = path.with_name(f"{_PARTIAL}{path.name}")
+    _remove(partial)
+    path.rename(partial)
+    _remove(partial)
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
@@ -82,19 +94,28 @@ def remove_leftovers(folder: Path) -> list[Path]:
 
     Returns:
         The paths that were removed or put back.
+
+    Raises:
+        OSError: a folder could not be put back.
     """
     handled = []
     for replaced in folder.glob(f"{_REPLACED}*"):
         original = replaced.with_name(replaced.name.removeprefix(_REPLACED))
         if original.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
+            _remove(replaced)
         else:
             replaced.rename(original)
         handled.append(replaced)
     for partial in folder.glob(f"{_PARTIAL}*"):
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
+        _remove(partial)
         handled.append(partial)
     return handled
+
+
+def _remove(path: Path) -> None:
+    """Deletes what has a temporary name, whatever it is; what the disk keeps is deleted at the next start."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()

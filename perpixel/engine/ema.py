@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from perpixel.engine.parallel import local
 from perpixel.errors import CheckpointError, InvalidValue
 
 __all__ = ["ExponentialMovingAverage"]
@@ -32,14 +33,16 @@ class ExponentialMovingAverage:
         self.decay = decay
         self.num_updates = 0
         self._weights = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
-        self._averages = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        self.averages = {name: weight.detach().clone() for name, weight in self._weights.items()}
+        """By name of the parameter, sliced over the processes as it is."""
 
     @torch.no_grad()
     def update(self) -> None:
         """Takes the network's weights of now into the average."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        average(list(self._averages.values()), list(self._weights.values()), 0)
+        averages, weights = ([local(value) for value in held.values()] for held in (self.averages, self._weights))
+        average(averages, weights, 0)
         self.num_updates += 1
 
     @contextmanager
@@ -48,14 +51,14 @@ class ExponentialMovingAverage:
         with torch.no_grad():
             own = {name: weight.detach().clone() for name, weight in self._weights.items()}
             try:
-                self._write(self._averages)
+                self._write(self.averages)
                 yield
             finally:
                 self._write(own)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the averages and the number of updates."""
-        return {"num_updates": self.num_updates, "averages": dict(self._averages)}
+        return {"num_updates": self.num_updates, "averages": dict(self.averages)}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -65,14 +68,14 @@ class ExponentialMovingAverage:
             CheckpointError: the averages are of other parameters.
         """
         averages = state["averages"]
-        if averages.keys() != self._averages.keys():
-            odd = sorted(averages.keys() ^ self._averages.keys())
+        if averages.keys() != self.averages.keys():
+            odd = sorted(averages.keys() ^ self.averages.keys())
             raise CheckpointError(f"the saved moving average does not fit the network: {odd[0]!r} is only in one")
-        for name, average in self._averages.items():
-            average.copy_(averages[name])
+        for name, average in self.averages.items():
+            local(average).copy_(local(averages[name]))
         self.num_updates = int(state["num_updates"])
 
     @torch.no_grad()
     def _write(self, weights: dict[str, torch.Tensor]) -> None:
         for name, weight in self._weights.items():
-            weight.copy_(weights[name])
+            local(weight).copy_(local(weights[name]))

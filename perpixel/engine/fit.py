@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
 from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from perpixel.engine.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from perpixel.engine.checkpoints import latest_checkpoint, load_checkpoint, read_manifest, save_checkpoint
+from perpixel.engine.distributed import World
 from perpixel.engine.ema import ExponentialMovingAverage
 from perpixel.engine.groups import freeze_batch_norm
 from perpixel.engine.interrupts import Interrupted, StopSignals
 from perpixel.engine.meter import Meter
-from perpixel.engine.nonfinite import SkipRecord, explain_nonfinite
-from perpixel.engine.randomness import kept_random_state, random_state, seed_all, set_random_state
+from perpixel.engine.nonfinite_guard import NonFiniteGuard
+from perpixel.engine.parallel import Parallel
+from perpixel.engine.prefetch import prefetched
+from perpixel.engine.randomness import kept_random_state, rank_seed, seed_all
 from perpixel.engine.run_folder import RunFolder
 from perpixel.engine.step import train_step
 from perpixel.engine.task import FitResult, FitSettings, FitTask, Progress
-from perpixel.errors import CheckpointError, RunError, nearest
+from perpixel.engine.training_state import Counters, TrainingState
+from perpixel.errors import RunError, nearest
 
 if TYPE_CHECKING:
     from perpixel.data.batches import Batch
@@ -61,22 +66,9 @@ def fit(
     if resume:
         training.resume()
     else:
-        seed_all(settings.seed)
+        training.seed()
     with StopSignals() as signals:
         return training.run_to_end(signals)
-
-
-@dataclass
-class _State:
-    """The plain values that a checkpoint holds beside tensors."""
-
-    step: int = 0
-    evaluated_step: int = 0
-    best_score: float | None = None
-    best_step: int | None = None
-    without_gain: int = 0
-    stopped_early: bool = False
-    scores: dict[str, float] = field(default_factory=dict)
 
 
 class _Training:
@@ -88,19 +80,25 @@ class _Training:
         self.task, self.settings, self.run, self.progress = task, settings, run, progress
         self.device = torch.device(settings.device)
         self.network = task.network.to(self.device)
-        if settings.channels_last:
+        self.parallel = Parallel(self.network, self.network, World()) if task.parallel is None else task.parallel
+        self.world = self.parallel.world
+        if settings.channels_last and self.parallel.replica is None:
             self.network = self.network.to(memory_format=torch.channels_last)
         self.scaler = torch.amp.GradScaler(self.device.type) if settings.precision == "fp16" else None
         decay = settings.ema_decay
         self.ema = ExponentialMovingAverage(self.network, decay=decay) if decay is not None else None
         for group in task.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
-        self.state = _State()
+        self.state = Counters()
         self.meter = Meter()
-        self.skips = SkipRecord(settings.log_every)
+        self.guard = NonFiniteGuard(task, settings, run, self.parallel)
         self.last_values: dict[str, float] = {}
         self.last_rate = 0.0
         self.saved_step: int | None = None
+
+    def seed(self) -> None:
+        """Seeds the generators of this process; no two processes draw the same."""
+        seed_all(rank_seed(self.settings.seed, self.world.rank))
 
     def run_to_end(self, signals: StopSignals) -> FitResult:
         """Steps, evaluates and saves until the stage is over or a signal comes."""
@@ -108,7 +106,7 @@ class _Training:
         self._evaluate_if_due(signals)
         batches = self._batches() if state.step < settings.steps and not state.stopped_early else iter(())
         self._training_mode()
-        while state.step < settings.steps and not state.stopped_early and signals.requested is None:
+        while state.step < settings.steps and not state.stopped_early and not self._is_stopped(signals):
             self._one_step(batches)
             if state.step % settings.log_every == 0 or state.step == settings.steps:
                 self._log()
@@ -128,35 +126,31 @@ class _Training:
     def resume(self) -> None:
         """Takes up the newest good checkpoint, or starts at step 0 when there is none."""
         stage = self.settings.stage
-        path = latest_checkpoint(self.run.checkpoints, warn=self._warn)
+        path = self.world.from_main(lambda: latest_checkpoint(self.run.checkpoints, warn=self._warn))
         if path is None:
-            seed_all(self.settings.seed)
+            self.seed()
             self.run.rewind(0, stage)
             self.run.decision("resume", "step 0", f"there is no checkpoint of stage {stage!r} yet")
             return
-        saved = load_checkpoint(path)
-        try:
-            self.network.load_state_dict(saved["network"])
-            self.task.optimizer.load_state_dict(saved["optimizer"])
-            self.task.schedule.load_state_dict(saved["schedule"])
-            if self.ema is not None:
-                self.ema.load_state_dict(saved["ema"])
-            if self.scaler is not None:
-                self.scaler.load_state_dict(saved["scaler"])
-            self.state = _State(**saved["state"])
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = " ".join(str(error).split())  # torch lists what does not fit on lines of their own
-            raise CheckpointError(
-                f"{path} does not fit this run: {reason}; resume with the configuration that wrote it"
-            ) from error
-        set_random_state(saved["random"])
+        self.state = self.world.checked(lambda: self._taken_up(path))
         self.saved_step = self.state.step
         self.run.rewind(self.state.step, stage)
-        now = asdict(self.settings)
-        for name in ("steps", "accumulate", "precision", "clip_norm", "ema_decay", "freeze_batch_norm", "seed"):
-            if saved["settings"].get(name) != now[name]:
-                self._warn(f"{name} was {saved['settings'].get(name)} before the resume and is {now[name]} now")
         self.run.decision("resume", f"step {self.state.step}", f"newest checkpoint that is whole: {path.name}")
+
+    def _taken_up(self, path: Path) -> Counters:
+        """Reads a checkpoint of this format, of any number of processes."""
+        read_manifest(path)
+        kept = self._kept()
+        saved = load_checkpoint(path, kept.live)
+        counters = kept.put_back(saved, path, warn=self._warn)
+        self.meter = Meter.of(saved["meter"], self.device)
+        return counters
+
+    def _is_stopped(self, signals: StopSignals) -> bool:
+        """Whether a stop signal came, here or to another process."""
+        if self.world.worst(int(signals.requested is not None)) and signals.requested is None:
+            signals.requested = "SIGTERM"
+        return signals.requested is not None
 
     def _batches(self) -> Iterator[Batch]:
         """Yields batches; what a loader draws when it starts is hidden from the training's generators."""
@@ -164,28 +158,19 @@ class _Training:
             batches = iter(self.task.make_batches(self.state.step * self.settings.accumulate))
             first = next(batches, None)
         if first is not None:
-            yield first
-            yield from batches
+            yield from prefetched(itertools.chain((first,), batches), self.device)
 
     def _one_step(self, batches: Iterator[Batch]) -> None:
         """Fetches the batches of one step and updates the weights."""
         settings, state, task = self.settings, self.state, self.task
         start = time.perf_counter()
-        fetched = []
-        for _ in range(settings.accumulate):
-            batch = next(batches, None)
-            if batch is None:
-                raise RunError(
-                    f"stage {settings.stage!r}: the batches ended in step {state.step + 1} of {settings.steps}; "
-                    f"{settings.steps * settings.accumulate} are needed in all"
-                )
-            fetched.append(batch.to(self.device, non_blocking=True))
+        fetched = self._fetched(batches)
         ready = time.perf_counter()
         factor = task.schedule.factor(state.step)
         for group in task.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         stats = train_step(
-            self.network,
+            self.parallel.forward if task.forward is None else task.forward,
             task.criterion,
             fetched,
             task.optimizer,
@@ -194,11 +179,12 @@ class _Training:
             channels_last=settings.channels_last,
             clip_norm=settings.clip_norm,
             scaler=self.scaler,
+            parallel=self.parallel,
         )
         if self.ema is not None:
             self.ema.update()
         state.step += 1
-        self.skips.add(state.step, tuple(name for batch in fetched for name in batch.names), stats.skipped)
+        self.guard.add(state.step, tuple(name for batch in fetched for name in batch.names), stats.skipped)
         self.meter.add(stats.values)
         seconds = self.meter.seconds
         seconds["data"] += ready - start
@@ -207,13 +193,32 @@ class _Training:
             rate = self.last_rate or self.meter.steps_per_second
             self.progress(Progress(state.step, settings.steps, self.last_values, rate))
 
+    def _fetched(self, batches: Iterator[Batch]) -> list[Batch]:
+        """Returns the batches of one step; what keeps one process from getting them ends all."""
+        settings, fetched = self.settings, []
+        error: Exception | None = None
+        try:
+            for _ in range(settings.accumulate):
+                batch = next(batches, None)
+                if batch is None:
+                    raise RunError(
+                        f"stage {settings.stage!r}: the batches ended in step {self.state.step + 1} of "
+                        f"{settings.steps}; {settings.steps * settings.accumulate} are needed in all"
+                    )
+                fetched.append(batch.to(self.device, non_blocking=True))
+        except Exception as failure:
+            error = failure
+        if self.world.worst(int(error is not None)):
+            self.world.agree(error)
+        return fetched
+
     def _log(self) -> None:
         """Reads the losses since the last reading and writes them; stops the run when a step was skipped."""
         start = time.perf_counter()
-        self._stop_if_skipped()
+        self.guard.stop_if_skipped(self.state.step, self.scaler)
         if not self.meter.steps:
             return
-        self.last_values = self.meter.read()
+        self.last_values = self.meter.read(self.world.mean)
         self.meter.seconds["step"] += time.perf_counter() - start
         self.last_rate = self.meter.steps_per_second
         group = self.task.optimizer.param_groups[0]
@@ -227,51 +232,6 @@ class _Training:
         )
         self.meter = Meter()
 
-    def _stop_if_skipped(self) -> None:
-        """Raises RunError when one of the remembered steps was skipped, after finding out why."""
-        bad = self.skips.read()
-        if self.scaler is not None and not bad and self.scaler.get_scale() < 1:
-            raise RunError(
-                f"stage {self.settings.stage!r}, step {self.state.step}: fp16 gradients overflow at any scale; use "
-                "precision bf16 or fp32"
-            )
-        if not bad:
-            return
-        names = self.skips.names()
-        reason = self._explain(bad[-1])
-        self.run.event(
-            "non_finite",
-            stage=self.settings.stage,
-            steps=bad,
-            reason=reason,
-            batches={str(k): v for k, v in names.items()},
-        )
-        shown = "; ".join(f"step {step}: {', '.join(batch)}" for step, batch in names.items())
-        raise RunError(
-            f"stage {self.settings.stage!r}: loss or gradient was not finite in {len(bad)} of the last {len(names)} "
-            f"steps ({', '.join(map(str, bad))}), and they were skipped. In the batch of step {bad[-1]}, {reason}. "
-            f"Batches of these steps: {shown}. Look at those images and masks, lower the learning rate, set clip_norm "
-            "or use precision fp32, then resume from the last checkpoint"
-        )
-
-    def _explain(self, step: int) -> str:
-        """Fetches the batches of a step again and returns where the first of them goes bad."""
-        reason = "the batch could not be fetched again"
-        source = iter(self.task.make_batches((step - 1) * self.settings.accumulate))
-        self._training_mode()
-        for _, batch in zip(range(self.settings.accumulate), source, strict=False):
-            reason = explain_nonfinite(
-                self.network,
-                self.task.criterion,
-                batch.to(self.device, non_blocking=True),
-                preprocessing=self.task.preprocessing,
-                precision=self.settings.precision,
-                channels_last=self.settings.channels_last,
-            )
-            if not reason.startswith("run again"):
-                break
-        return reason
-
     def _evaluate_if_due(self, signals: StopSignals) -> None:
         """Evaluates at its steps, once; a signal in between leaves it for the resumed run."""
         every, step = self.settings.evaluate_every, self.state.step
@@ -281,7 +241,9 @@ class _Training:
         self._log()
         start = time.perf_counter()
         try:
-            with kept_random_state(), self._delivered() as network, signals.droppable():
+            # Of several processes none may leave an evaluation that the others wait in.
+            droppable = signals.droppable() if self.world.size == 1 else nullcontext()
+            with kept_random_state(), self._delivered() as network, droppable:
                 found = self.task.evaluate(network)
         except Interrupted:
             return
@@ -326,8 +288,9 @@ class _Training:
             )
 
     def _finish(self, signals: StopSignals) -> None:
-        """Logs the rest, saves the state, and at a regular end the artifacts."""
-        self._log()
+        """Saves the state, and at a regular end logs the rest and writes the artifacts."""
+        if signals.requested is None:
+            self._log()
         if self.saved_step != self.state.step:
             self._checkpoint()
         stage, step = self.settings.stage, self.state.step
@@ -343,28 +306,37 @@ class _Training:
 
     def _checkpoint(self) -> None:
         """Saves the full state, unless the steps since the last reading were bad."""
-        self._stop_if_skipped()
-        state = {
-            "step": self.state.step,
-            "state": asdict(self.state),
-            "network": self.network.state_dict(),
-            "optimizer": self.task.optimizer.state_dict(),
-            "schedule": self.task.schedule.state_dict(),
-            "scaler": self.scaler.state_dict() if self.scaler is not None else None,
-            "ema": self.ema.state_dict() if self.ema is not None else None,
-            "random": random_state(),
-            "settings": asdict(self.settings),
-        }
-        keep = self.settings.keep_checkpoints
-        path = save_checkpoint(self.run.checkpoints, state, step=self.state.step, keep=keep)
+        self.guard.stop_if_skipped(self.state.step, self.scaler)
+        self.parallel.share_buffers()
+        state, keep = self._kept().take(self.state), self.settings.keep_checkpoints
+        state["meter"] = self.meter.held(self.world.mean)  # the next train event is that of an unbroken run
+        path = save_checkpoint(self.run.checkpoints, state, step=self.state.step, keep=keep, world=self.world)
         self.saved_step = self.state.step
         self.run.event("checkpoint", stage=self.settings.stage, step=self.state.step, path=f"checkpoints/{path.name}")
+
+    def _kept(self) -> TrainingState:
+        """What changes while the stage trains."""
+        task = self.task
+        return TrainingState(
+            network=self.network,
+            optimizer=task.optimizer,
+            schedule=task.schedule,
+            settings=self.settings,
+            scaler=self.scaler,
+            ema=self.ema,
+            world=self.world,
+        )
 
     def _save_artifact(self, name: str) -> None:
         """Hands the weights that count, averaged ones if there are, to ``save_artifact``."""
         facts = {"stage": self.settings.stage, "steps": self.state.step, "scores": dict(self.state.scores)}
-        with self._delivered() as network, self.run.replace(name) as folder:
-            self.task.save_artifact(network, folder, facts)
+        with self._delivered() as network:
+
+            def write() -> None:
+                with self.run.replace(name) as folder:
+                    self.task.save_artifact(network, folder, facts)
+
+            self.world.main_only(write)
 
     @contextmanager
     def _delivered(self) -> Iterator[nn.Module]:
@@ -372,7 +344,7 @@ class _Training:
         self.network.eval()
         try:
             with self.ema.swap() if self.ema is not None else nullcontext():
-                yield self.network
+                yield self.parallel.delivered()
         finally:
             self._training_mode()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,8 +31,26 @@ class Meter:
             self.values[name] = self.values[name] + value if name in self.values else value
         self.steps += 1
 
-    def read(self) -> dict[str, float]:
-        """Waits for the device and returns the means."""
+    def read(self, share: Callable[[Tensor], Tensor] = lambda own: own) -> dict[str, float]:
+        """Waits for the device and returns the means.
+
+        Args:
+            share: Makes one of the values of several processes.
+        """
+        return {name: total / self.steps for name, total in self.held(share)["sums"].items()}
+
+    def held(self, share: Callable[[Tensor], Tensor] = lambda own: own) -> dict[str, Any]:
+        """Waits for the device and returns the losses since the last reading as plain values, for a checkpoint.
+
+        Args:
+            share: Makes one of the values of several processes.
+        """
         names = list(self.values)
-        sums = torch.stack([self.values[name].float() for name in names]).tolist() if names else []
-        return {name: total / self.steps for name, total in zip(names, sums, strict=True)}
+        sums = share(torch.stack([self.values[name].float() for name in names])).tolist() if names else []
+        return {"steps": self.steps, "sums": dict(zip(names, sums, strict=True))}
+
+    @classmethod
+    def of(cls, held: Mapping[str, Any], device: torch.device) -> Meter:
+        """Returns the meter that goes on with what ``held`` gave, on ``device``."""
+        sums = {name: torch.tensor(value, dtype=torch.float32, device=device) for name, value in held["sums"].items()}
+        return cls(values=sums, steps=held["steps"])

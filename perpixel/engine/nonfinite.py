@@ -14,7 +14,9 @@ from perpixel.types import Preprocessing
 if TYPE_CHECKING:
     from perpixel.data.batches import Batch
 
-__all__ = ["SkipRecord", "explain_nonfinite", "first_bad_module"]
+__all__ = ["SkipRecord", "blamed", "explain_nonfinite", "first_bad_module"]
+
+_INNOCENT = "run again with the weights of now, the batch is finite everywhere"
 
 
 class SkipRecord:
@@ -69,7 +71,20 @@ def explain_nonfinite(
     bad = [name for name, weight in network.named_parameters() if weight.grad is not None and not _finite(weight.grad)]
     if bad:
         return f"outputs and loss are finite, the gradient is not: first of {bad[-1]!r}, in {len(bad)} parameters"
-    return "run again with the weights of now, the batch is finite everywhere"
+    return _INNOCENT
+
+
+def blamed(told: list[tuple[dict[int, tuple[str, ...]], str]]) -> tuple[dict[int, tuple[str, ...]], str]:
+    """Returns the batch names, by step, and the reason of the processes at fault; of all when none of them is.
+
+    Args:
+        told: Names and reason of each process, in the order of the ranks.
+    """
+    if len(told) == 1:
+        return told[0]
+    ranks = [rank for rank, (_, reason) in enumerate(told) if reason != _INNOCENT] or list(range(len(told)))
+    names = {step: tuple(name for rank in ranks for name in told[rank][0].get(step, ())) for step in told[0][0]}
+    return names, "; ".join(f"rank {rank} of {len(told)}: {told[rank][1]}" for rank in ranks)
 
 
 def first_bad_module(

@@ -77,8 +77,8 @@ def create_optimizer(
         nesterov: Read by sgd.
         betas: Read by adamw, each in [0, 1).
         eps: Read by adamw and rmsprop, > 0.
-        fused: One kernel per update; None takes it for sgd and adamw when all parameters are on CUDA, where a bad
-            update can then be skipped without waiting for the device. RMSprop has no fused kernel.
+        fused: One kernel per update, which skips a bad one without waiting for the device; None takes it for sgd and
+            adamw where all parameters are whole tensors on CPU or CUDA. RMSprop has none: torch groups it on CUDA.
 
     Raises:
         InvalidValue: the name is unknown, the groups hold no parameter, or a value is out of range.
@@ -91,9 +91,15 @@ def create_optimizer(
     if fused and name == "rmsprop":
         raise InvalidValue("optimizer 'rmsprop' has no fused kernel; leave fused=None")
     if fused is None:
-        fused = name != "rmsprop" and all(parameter.is_cuda for parameter in parameters)
+        fused = name != "rmsprop" and all(_fusable(parameter) for parameter in parameters)
     options = OptimizerOptions(lr=lr, momentum=momentum, nesterov=nesterov, betas=betas, eps=eps, fused=fused)
     try:
         return OPTIMIZERS[name](list(groups), options)
     except ValueError as error:  # torch names the value, not the optimizer
         raise InvalidValue(f"optimizer {name!r}: {error}") from error
+
+
+def _fusable(parameter: Tensor) -> bool:
+    """Whether torch's fused kernels take it; slices of a tensor that several processes share are left to the others."""
+    whole = not hasattr(parameter, "device_mesh")
+    return whole and parameter.device.type in ("cpu", "cuda") and parameter.dtype in (torch.float32, torch.float64)

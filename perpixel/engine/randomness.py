@@ -9,13 +9,20 @@ from typing import Any
 
 import torch
 
-__all__ = ["kept_random_state", "random_state", "seed_all", "set_random_state"]
+__all__ = ["kept_random_state", "random_state", "rank_seed", "seed_all", "set_random_state"]
+
+_FAR = 0x9E3779B97F4A7C15  # odd and far from 0, so that seeds of neighbouring processes and runs do not meet
 
 
 def seed_all(seed: int) -> None:
     """Seeds torch on every device and Python's ``random``."""
     random.seed(seed)
     torch.manual_seed(seed)
+
+
+def rank_seed(seed: int, rank: int) -> int:
+    """Returns the seed of one of several processes, in [0, 2**63); that of the first is the run's own."""
+    return (seed + rank * _FAR) % 2**63
 
 
 def random_state() -> dict[str, Any]:

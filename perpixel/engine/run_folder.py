@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from perpixel.engine.atomic import new_folder, remove_leftovers, write_bytes
+from perpixel.engine.run_lock import LOCK_FILE
 from perpixel.errors import RunError
 
 __all__ = ["RunFolder"]
@@ -38,6 +39,7 @@ class RunFolder:
         resume: Takes up the run that is there.
         overwrite: Removes what an earlier run left there; other files stay.
         on_event: First of ``listeners``, which are called with every event.
+        writes: False for all but the main one of several processes: they read what is there, write and tell nothing.
 
     Raises:
         RunError: the folder holds something and neither ``resume`` nor ``overwrite`` is given, is no run folder where
@@ -51,9 +53,13 @@ class RunFolder:
         resume: bool = False,
         overwrite: bool = False,
         on_event: Callable[[dict[str, Any]], None] | None = None,
+        writes: bool = True,
     ) -> None:
-        self.path = Path(path)
+        self.path, self.writes = Path(path), writes
         self.listeners = [on_event] if on_event is not None else []
+        if not writes:
+            self._decided: list[dict[str, Any]] = []
+            return
         if resume and overwrite:
             raise RunError(f"run folder {self.path}: choose one of resume and overwrite")
         if self.path.exists() and not self.path.is_dir():
@@ -64,10 +70,11 @@ class RunFolder:
                 f"nothing to resume in {self.path}: it holds none of {', '.join(_MARKERS)}; start it without resume"
             )
         with self._disk("make"):
-            if not resume and self.path.is_dir() and any(self.path.iterdir()):
+            if not resume and self.path.is_dir() and any(entry.name != LOCK_FILE for entry in self.path.iterdir()):
                 self._clear(is_run=is_run, overwrite=overwrite)
             self.path.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.path)
+            self._mend_events()
         self._decided = [event for event in self.events() if event.get("event") == "decision"]
 
     @property
@@ -81,6 +88,8 @@ class RunFolder:
         Raises:
             RunError: the file cannot be written.
         """
+        if not self.writes:
+            return
         line = {"event": event, **_plain(values)}
         with self._disk("write metrics.jsonl in"), (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
@@ -107,8 +116,19 @@ class RunFolder:
         except json.JSONDecodeError as error:
             raise RunError(f"{file}: a line is not JSON ({error}); mend or delete it") from error
 
+    def _mend_events(self) -> None:
+        """Cuts off a last line that a crash left unfinished: the next event would be written on to it."""
+        file = self.path / "metrics.jsonl"
+        content = file.read_bytes() if file.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            write_bytes(file, whole)
+
     def rewind(self, step: int, stage: str) -> None:
         """Drops a stage's events beyond a step, and its end, so that a resumed run does not write its curves twice."""
+
+        if not self.writes:
+            return
 
         def gone(event: dict[str, Any]) -> bool:
             kind = event.get("event")
@@ -127,6 +147,8 @@ class RunFolder:
             RunError: the disk refuses.
         """
         path = self.path / name
+        if not self.writes:
+            return path
         with self._disk(f"write {name} in"):
             write_bytes(path, (json.dumps(_plain(value), indent=1, ensure_ascii=False) + "\n").encode())
         return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from perpixel.data.batches import Batch
+    from perpixel.engine.parallel import Parallel
 
-__all__ = ["Criterion", "LossParts", "StepStats", "forward_loss", "prepare_images", "train_step"]
+__all__ = ["Criterion", "Forward", "LossParts", "StepStats", "forward_loss", "prepare_images", "train_step"]
 
 
 class LossParts(Protocol):
@@ -34,6 +36,8 @@ class LossParts(Protocol):
 
 
 Criterion = Callable[[SegOutput, Tensor], LossParts]
+Forward = Callable[[Tensor], SegOutput]
+"""A network, or what stands for it in a step: compiled, or wrapped for several processes."""
 
 
 class StepStats(NamedTuple):
@@ -46,7 +50,7 @@ class StepStats(NamedTuple):
 
 
 def train_step(
-    network: nn.Module,
+    network: Forward,
     criterion: Criterion,
     batches: Sequence[Batch],
     optimizer: Optimizer,
@@ -56,6 +60,7 @@ def train_step(
     channels_last: bool = False,
     clip_norm: float | None = None,
     scaler: torch.amp.GradScaler | None = None,
+    parallel: Parallel | None = None,
 ) -> StepStats:
     """Goes one step down the mean loss over the batches; nothing waits for the device.
 
@@ -63,23 +68,25 @@ def train_step(
     beyond its range is the scaler's to handle and not reported; a loss that is not finite is.
 
     Args:
-        network: In training mode, on the batches' device.
+        network: In training mode, on the batches' device; what is called.
         criterion: Takes the output in float32 and the target.
         batches: Their gradients are averaged (gradient accumulation); on the network's device.
-        optimizer: On CUDA a fused one skips on the device; others wait for the flag at every step.
+        optimizer: A fused one skips on the device; others wait for the flag at every step.
         preprocessing: The network's.
         precision: Of the forward pass, a key of ``PRECISIONS``.
         channels_last: Memory order of the images.
         clip_norm: Greatest total gradient norm, > 0; None does not clip.
         scaler: For fp16.
+        parallel: With several processes: how they share gradients; all skip what one of them must.
     """
     optimizer.zero_grad(set_to_none=True)
     values: dict[str, Tensor] = {}
-    for batch in batches:
+    for number, batch in enumerate(batches, start=1):
         images = prepare_images(batch, preprocessing, channels_last=channels_last)
-        loss = forward_loss(network, criterion, images, batch.target, precision)
-        total = loss.total / len(batches)
-        torch.autograd.backward(scaler.scale(total) if scaler is not None else total)
+        with nullcontext() if parallel is None else parallel.part(last=number == len(batches)):
+            loss = forward_loss(network, criterion, images, batch.target, precision)
+            total = loss.total / len(batches)
+            torch.autograd.backward(scaler.scale(total) if scaler is not None else total)
         for name, part in {**loss.parts, "total": loss.total}.items():
             share = part.detach() / len(batches)
             values[name] = values[name] + share if name in values else share
@@ -88,6 +95,8 @@ def train_step(
     norm = _gradient_norm(optimizer, clip_norm)
     finite = torch.isfinite(values["total"])
     skipped = (~(finite if scaler is not None else finite & torch.isfinite(norm))).float()
+    if parallel is not None:
+        skipped = parallel.world.largest(skipped)
     if scaler is not None:
         scaler.step(optimizer)
         scaler.update()
@@ -102,7 +111,7 @@ def prepare_images(batch: Batch, preprocessing: Preprocessing, *, channels_last:
     return images.contiguous(memory_format=torch.channels_last) if channels_last else images
 
 
-def forward_loss(network: nn.Module, criterion: Criterion, images: Tensor, target: Tensor, precision: str) -> LossParts:
+def forward_loss(network: Forward, criterion: Criterion, images: Tensor, target: Tensor, precision: str) -> LossParts:
     """Runs the network in ``precision`` and the criterion in float32."""
     with autocast(images.device, precision):
         output: SegOutput = network(images)
@@ -121,13 +130,13 @@ def _gradient_norm(optimizer: Optimizer, clip_norm: float | None) -> Tensor:
     norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
     if clip_norm is not None:
         nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
-    return norm
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
 def _guarded_step(optimizer: Optimizer, skipped: Tensor) -> None:
     """Updates the weights unless ``skipped`` is 1."""
-    if skipped.is_cuda and optimizer.defaults.get("fused"):
-        # The fused kernels read this attribute on the device: torch's protocol with its GradScaler.
+    if optimizer.defaults.get("fused"):
+        # The fused kernels read this attribute where the weights are: torch's protocol with its GradScaler.
         optimizer.found_inf = skipped  # type: ignore[attr-defined]
         try:
             optimizer.step()

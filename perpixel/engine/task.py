@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import nn
 from torch.optim import Optimizer
 
+from perpixel.engine.parallel import Parallel
 from perpixel.engine.precision import PRECISIONS
 from perpixel.engine.schedules import Schedule
-from perpixel.engine.step import Criterion
+from perpixel.engine.step import Criterion, Forward
 from perpixel.errors import InvalidValue
 from perpixel.types import Preprocessing
 
@@ -38,6 +39,10 @@ class FitTask:
     evaluate: Callable[[nn.Module], Mapping[str, Any]] | None = None
     """Takes the network in evaluation mode and returns scores; numbers are logged, the rest but ``per_class_iou``,
     ``per_class`` and ``split`` is left aside."""
+    forward: Forward | None = None
+    """What a step calls in place of the network: it, or ``parallel.forward``, compiled."""
+    parallel: Parallel | None = None
+    """How several processes train the network; None: this one alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,10 +21,16 @@ from perpixel.evaluation.gather import gather_totals
 from perpixel.evaluation.measures import ImageRecord, Measures
 from perpixel.evaluation.pixel_measures import measure
 from perpixel.evaluation.totals import Evaluation, Totals
+from perpixel.inference.out_of_memory import explained_out_of_memory
 from perpixel.inference.segmenter import Segmenter
 from perpixel.metrics.calibration import Calibration
 
 __all__ = ["SampleSource", "evaluate_network"]
+
+_MEMORY_WAY_OUT = (
+    "Take one image at once (evaluation.batch_size=1 in training), smaller windows (--tile 512), or tiles that fit: "
+    "`perpixel evaluate MODEL --data DATA --memory 2GB`"
+)
 
 
 class SampleSource(Protocol):
@@ -82,19 +88,26 @@ def evaluate_network(
         chosen = replace(chosen, border_width_px=border_width_px)
     totals = Totals(num_classes, chosen)
     mine = range(rank, len(dataset), world_size)
-    for batch in _batches(dataset, mine, batch_size):
-        try:
-            predictions = _predicted(segmenter, batch, totals.calibration, classes_of)
-        except RunError as error:
-            raise RunError(f"{', '.join(sample.name for _, sample in batch)}: {error}") from error
-        for (index, sample), prediction in zip(batch, predictions, strict=True):
-            totals.add(_measured(index, sample, prediction, num_classes, chosen))
-            if on_image is not None:
-                on_image(sample, prediction)
-            if on_progress is not None:
-                on_progress(len(totals), len(mine))
+    failure: Exception | None = None
+    try:
+        for batch in _batches(dataset, mine, batch_size):
+            try:
+                with explained_out_of_memory(segmenter.device, "scoring", _MEMORY_WAY_OUT):
+                    predictions = _predicted(segmenter, batch, totals.calibration, classes_of)
+            except RunError as error:
+                raise RunError(f"{', '.join(sample.name for _, sample in batch)}: {error}") from error
+            for (index, sample), prediction in zip(batch, predictions, strict=True):
+                totals.add(_measured(index, sample, prediction, num_classes, chosen))
+                if on_image is not None:
+                    on_image(sample, prediction)
+                if on_progress is not None:
+                    on_progress(len(totals), len(mine))
+    except Exception as error:
+        if world_size == 1:
+            raise
+        failure = error
     if world_size > 1:
-        totals = gather_totals(totals)
+        totals = gather_totals(totals, failure)
     without = bool(totals.unpredicted.any())
     return Evaluation(totals=totals, seconds=time.perf_counter() - started, counts_unpredicted=without)
 

@@ -20,9 +20,12 @@ from perpixel.errors import DataError, RunError
 from perpixel.inference.drawing import save_picture
 from perpixel.inference.inputs import InputFile, find_inputs, output_names
 from perpixel.inference.large_images import LargeImages
+from perpixel.inference.out_of_memory import explained_out_of_memory
 from perpixel.inference.segmenter import Segmenter
 
 __all__ = ["Failure", "PredictionReport", "predict_files"]
+
+_MEMORY_WAY_OUT = "Give the memory that it may take, such as --memory 2GB, and it works in tiles; or --tile 512"
 
 _RECORD = "predictions.jsonl"
 _NAMED_FAILURES = 20
@@ -91,8 +94,9 @@ def predict_files(
     with _record(out) as write_line:
         for done, (file, name) in enumerate(zip(files, names, strict=True), start=1):
             try:
-                line = _predict_large(segmenter, large, file, name, out, overlays)
-                line = line or _predict_one(segmenter, file, name, out, overlays)
+                with explained_out_of_memory(segmenter.device, "prediction", _MEMORY_WAY_OUT):
+                    line = _predict_large(segmenter, large, file, name, out, overlays)
+                    line = line or _predict_one(segmenter, file, name, out, overlays)
                 pixels += line["height"] * line["width"]
             except DataError as error:
                 failures.append(Failure(image=file.path, reason=str(error)))

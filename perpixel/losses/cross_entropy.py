@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from perpixel.errors import InvalidValue
-from perpixel.losses.reduction import Reduction, reduce_pixels
+from perpixel.losses.pixel_nll import FullSizeNll, PixelNll, class_weight_map, class_weight_values
+from perpixel.losses.reduction import Reduction, divided, reduce_total
 
-__all__ = ["cross_entropy"]
+__all__ = ["cross_entropy", "cross_entropy_from_nll"]
 
 
 def cross_entropy(
@@ -42,19 +41,40 @@ def cross_entropy(
     Raises:
         InvalidValue: the weights are not one per class, ``normalise`` is unknown, or the smoothing out of range.
     """
+    return cross_entropy_from_nll(
+        FullSizeNll(logits, target, ignore_index=ignore_index),
+        target,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        class_weights=class_weights,
+        normalise=normalise,
+        label_smoothing=label_smoothing,
+    )
+
+
+def cross_entropy_from_nll(
+    nll: PixelNll,
+    target: Tensor,
+    *,
+    ignore_index: int = 255,
+    reduction: Reduction = "mean_valid",
+    class_weights: Sequence[float] | None = None,
+    normalise: str = "weights",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Does what `cross_entropy` does, with log-likelihoods from scores of any size; its arguments and errors."""
     if normalise not in ("weights", "pixels"):
         raise InvalidValue(f"normalise is 'weights' or 'pixels', got {normalise!r}")
     if not 0 <= label_smoothing < 1:
         raise InvalidValue(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
-    if class_weights is not None and len(class_weights) != logits.shape[1]:
-        raise InvalidValue(f"{len(class_weights)} class weights for {logits.shape[1]} classes; give one per class")
-    weight = None if class_weights is None else torch.as_tensor(class_weights, dtype=logits.dtype, device=logits.device)
-    target = target.long()
-    losses = F.cross_entropy(
-        logits, target, weight=weight, ignore_index=ignore_index, reduction="none", label_smoothing=label_smoothing
-    )  # (B, H, W)
-    valid = target != ignore_index
+    values = class_weight_values(nll, class_weights)
+    weight = None if values is None else class_weight_map(values, target, ignore_index)  # (B, H, W)
+    mix = None
+    if label_smoothing:
+        num_classes = nll.logits.shape[1]
+        ones = nll.logits.new_ones(num_classes, dtype=nll.dtype)
+        mix = (ones if values is None else values) * (label_smoothing / num_classes)
+    total = nll.total(weight, own=1 - label_smoothing, class_mix=mix)
     if weight is not None and normalise == "weights" and reduction == "mean_valid":
-        pixel_weight = weight[target.masked_fill(~valid, 0)] * valid
-        return losses.sum() / pixel_weight.sum().clamp(min=torch.finfo(losses.dtype).tiny)
-    return reduce_pixels(losses, valid, reduction)
+        return divided(total, weight.sum())
+    return reduce_total(total, target != ignore_index, reduction)

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perpixel.errors import InvalidValue
+from perpixel.losses.pixel_nll import FullSizeNll, PixelNll
 from perpixel.losses.reduction import Reduction, reduce_pixels
 
-__all__ = ["focal_loss", "sigmoid_focal_loss", "torchseg_focal_loss"]
+__all__ = ["focal_loss", "focal_loss_from_nll", "sigmoid_focal_loss", "torchseg_focal_loss"]
 
 
 def sigmoid_focal_loss(
@@ -93,11 +94,23 @@ def focal_loss(
     Raises:
         InvalidValue: ``gamma`` is negative.
     """
+    nll = FullSizeNll(logits, target, ignore_index=ignore_index)
+    return focal_loss_from_nll(nll, target, gamma=gamma, ignore_index=ignore_index, reduction=reduction)
+
+
+def focal_loss_from_nll(
+    nll: PixelNll,
+    target: Tensor,
+    *,
+    gamma: float = 2.0,
+    ignore_index: int = 255,
+    reduction: Reduction = "mean_valid",
+) -> Tensor:
+    """Does what `focal_loss` does, with log-likelihoods from scores of any size; its arguments and errors."""
     _check(0.5, gamma)
-    target = target.long()
-    nll = F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none")
+    values = nll.values()  # (B, H, W)
     # The clamp keeps the slope of x**gamma finite where p = 1.
-    losses = (-torch.expm1(-nll)).clamp(min=1e-8) ** gamma * nll
+    losses = (-torch.expm1(-values)).clamp(min=1e-8) ** gamma * values
     return reduce_pixels(losses, target != ignore_index, reduction)
 
 

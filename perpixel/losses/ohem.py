@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from perpixel.errors import InvalidValue
+from perpixel.losses.pixel_nll import FullSizeNll, PixelNll, class_weight_map, class_weight_values
+from perpixel.losses.reduction import divided, reduce_pixels
 
-__all__ = ["ohem_cross_entropy"]
+__all__ = ["ohem_cross_entropy", "ohem_cross_entropy_from_nll"]
 
 
 def ohem_cross_entropy(
@@ -43,31 +44,50 @@ def ohem_cross_entropy(
     Raises:
         InvalidValue: an argument is out of range.
     """
+    return ohem_cross_entropy_from_nll(
+        FullSizeNll(logits, target, ignore_index=ignore_index),
+        target,
+        threshold=threshold,
+        min_kept=min_kept,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        class_weights=class_weights,
+        normalise=normalise,
+    )
+
+
+def ohem_cross_entropy_from_nll(
+    nll: PixelNll,
+    target: Tensor,
+    *,
+    threshold: float = 0.7,
+    min_kept: int = 100_000,
+    ignore_index: int = 255,
+    reduction: str = "mean_valid",
+    class_weights: Sequence[float] | None = None,
+    normalise: str = "weights",
+) -> Tensor:
+    """Does what `ohem_cross_entropy` does, with log-likelihoods from scores of any size; its arguments and errors."""
     if not 0 < threshold <= 1 or min_kept < 0:
         raise InvalidValue(f"threshold must lie in (0, 1] and min_kept be >= 0, got {threshold} and {min_kept}")
     if reduction not in ("mean_valid", "sum"):
         raise InvalidValue(f"the reduction of OHEM is 'mean_valid' or 'sum', got {reduction!r}")
     if normalise not in ("weights", "pixels"):
         raise InvalidValue(f"normalise is 'weights' or 'pixels', got {normalise!r}")
-    if class_weights is not None and len(class_weights) != logits.shape[1]:
-        raise InvalidValue(f"{len(class_weights)} class weights for {logits.shape[1]} classes; give one per class")
-    target = target.long()
-    nll = F.cross_entropy(logits, target, ignore_index=ignore_index, reduction="none").flatten()  # (N,)
-    valid = (target != ignore_index).flatten()
-    probability = torch.exp(-nll.detach()).masked_fill(~valid, 1.0)
+    values = class_weight_values(nll, class_weights)
+    losses = nll.values()  # (B, H, W)
+    kept = _hard_pixels(losses.detach(), target != ignore_index, threshold, min_kept)
+    weight = kept if values is None else class_weight_map(values, target, ignore_index) * kept
+    if reduction == "sum" or values is None or normalise == "pixels":
+        return reduce_pixels(losses * weight, kept, "sum" if reduction == "sum" else "mean_valid")
+    return divided((losses * weight).sum(), weight.sum())
+
+
+def _hard_pixels(losses: Tensor, valid: Tensor, threshold: float, min_kept: int) -> Tensor:
+    """Tells which pixels count: (B, H, W)."""
+    probability = torch.exp(-losses).masked_fill(~valid, 1.0)
     k = min(max(min_kept, 1), probability.numel())
-    kth = probability.kthvalue(k).values if min_kept > 0 else probability.new_zeros(())
+    kth = probability.flatten().kthvalue(k).values if min_kept > 0 else probability.new_zeros(())
     mined = probability <= torch.clamp(kth, min=threshold)
-    # Too few valid pixels: no mining. A where instead of an if, so that the host never waits for the device.
-    kept = valid & (mined | (valid.sum() < min_kept))
-    if class_weights is None:
-        total = (nll * kept).sum()
-        return total if reduction == "sum" else total / kept.sum().clamp(min=1)
-    weight = torch.as_tensor(class_weights, dtype=nll.dtype, device=nll.device)
-    weight = weight[target.flatten().masked_fill(~valid, 0)] * kept  # (N,)
-    total = (nll * weight).sum()
-    if reduction == "sum":
-        return total
-    if normalise == "pixels":
-        return total / kept.sum().clamp(min=1)
-    return total / weight.sum().clamp(min=torch.finfo(nll.dtype).tiny)
+    # Too few valid pixels: no mining. An or instead of an if, so that the host never waits for the device.
+    return valid & (mined | (valid.sum() < min_kept))

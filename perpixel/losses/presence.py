@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from perpixel.losses.reduction import reduce_total
+
 __all__ = ["presence_loss"]
 
 
@@ -13,6 +15,5 @@ def presence_loss(scores: Tensor, present: Tensor, *, reduction: str = "mean_val
 
     Source: Zhang et al. 2018, arXiv:1803.08904, section 3.2.
     """
-    return F.binary_cross_entropy_with_logits(
-        scores, present.to(scores.dtype), reduction="sum" if reduction == "sum" else "mean"
-    )
+    total = F.binary_cross_entropy_with_logits(scores, present.to(scores.dtype), reduction="sum")
+    return reduce_total(total, present, "sum" if reduction == "sum" else "mean_all")

@@ -13,13 +13,14 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor, nn
 
 from perpixel.errors import InvalidValue, nearest
-from perpixel.losses.cross_entropy import cross_entropy
-from perpixel.losses.focal import focal_loss, sigmoid_focal_loss, torchseg_focal_loss
-from perpixel.losses.ohem import ohem_cross_entropy
+from perpixel.losses.cross_entropy import cross_entropy, cross_entropy_from_nll
+from perpixel.losses.focal import focal_loss, focal_loss_from_nll, sigmoid_focal_loss, torchseg_focal_loss
+from perpixel.losses.ohem import ohem_cross_entropy, ohem_cross_entropy_from_nll
+from perpixel.losses.pixel_nll import UpsampledNll
 from perpixel.losses.presence import presence_loss
 from perpixel.losses.region import dice_loss, lovasz_softmax_loss
 from perpixel.losses.structured import STRUCTURED, logistic_loss, masks_or_pairs, pair_cross_entropy
-from perpixel.losses.weighted import pixel_weighted_cross_entropy
+from perpixel.losses.weighted import pixel_weighted_cross_entropy, pixel_weighted_cross_entropy_from_nll
 from perpixel.ops import border_targets, distance_weights, presence_targets, resize, resize_labels
 from perpixel.types import SegOutput, Term
 
@@ -32,12 +33,14 @@ class LossEntry:
 
     function: Callable[..., Tensor]
     target: Literal["labels", "borders", "presence", "dilated", "eroded", "pairs", "distance_weights"] = "labels"
+    from_nll: Callable[..., Tensor] | None = None
+    """The same loss, with the same options, made of a `PixelNll` instead of scores; None where it cannot be."""
 
 
 LOSSES: dict[str, LossEntry] = {
-    "cross_entropy": LossEntry(cross_entropy),
-    "focal": LossEntry(focal_loss),
-    "ohem": LossEntry(ohem_cross_entropy),
+    "cross_entropy": LossEntry(cross_entropy, from_nll=cross_entropy_from_nll),
+    "focal": LossEntry(focal_loss, from_nll=focal_loss_from_nll),
+    "ohem": LossEntry(ohem_cross_entropy, from_nll=ohem_cross_entropy_from_nll),
     "dice": LossEntry(dice_loss),
     "lovasz_softmax": LossEntry(lovasz_softmax_loss),
     "border_focal": LossEntry(sigmoid_focal_loss, target="borders"),
@@ -46,7 +49,9 @@ LOSSES: dict[str, LossEntry] = {
     "dilation_logistic": LossEntry(logistic_loss, target="dilated"),
     "erosion_logistic": LossEntry(logistic_loss, target="eroded"),
     "pair_cross_entropy": LossEntry(pair_cross_entropy, target="pairs"),
-    "distance_weighted": LossEntry(pixel_weighted_cross_entropy, target="distance_weights"),
+    "distance_weighted": LossEntry(
+        pixel_weighted_cross_entropy, target="distance_weights", from_nll=pixel_weighted_cross_entropy_from_nll
+    ),
 }
 _BORDER_OPTIONS = ("radius", "ignored_is_border")
 _DISTANCE_OPTIONS = ("w0", "sigma", "background", "balance", "connectivity", "inside")
@@ -70,6 +75,8 @@ class SegmentationLoss(nn.Module):
         align_corners: The network's policy for bringing scores to the label map's size.
         ignore_index: Label that no term learns from.
         margin: Pixels of the label map on each side that the scores do not cover.
+        fused: Whether losses that state how take scores smaller than the label map as they are (`upsampled_nll`), which
+            gives the same numbers in less time and memory; False upsamples the scores for every loss.
 
     Raises:
         InvalidValue: there is no term, a name repeats, a loss or an option is unknown; names the nearest known one.
@@ -83,6 +90,7 @@ class SegmentationLoss(nn.Module):
         align_corners: bool,
         ignore_index: int = 255,
         margin: int = 0,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         if not terms:
@@ -97,6 +105,7 @@ class SegmentationLoss(nn.Module):
         self.align_corners = align_corners
         self.ignore_index = ignore_index
         self.margin = margin
+        self.fused = fused
 
     def forward(self, output: SegOutput, target: Tensor) -> LossValue:
         """Compares a network's output with labels (B, H, W), uint8 or int64.
@@ -115,27 +124,29 @@ class SegmentationLoss(nn.Module):
     def _value(self, term: Term, output: SegOutput, target: Tensor, derived: dict[Any, Tensor]) -> Tensor:
         entry = LOSSES[term.loss]
         scores = _select(term, output)
-        if scores.element_size() < 4:  # half precision is for the network; losses are computed in float32
-            scores = scores.float()
-        scores = scores.contiguous()  # a softmax over the channels of a channels_last map takes twice as long
         if entry.target == "presence":
             if "presence" not in derived:
                 derived["presence"] = presence_targets(target, self.num_classes, ignore_index=self.ignore_index)
-            return entry.function(scores, derived["presence"], reduction=term.reduction, **term.options)
+            return entry.function(_exact(scores), derived["presence"], reduction=term.reduction, **term.options)
         if entry.target in STRUCTURED:
-            return self._structured(term, entry, output, scores, target)
+            return self._structured(term, entry, output, _exact(scores), target)
         options = dict(term.options)
         if entry.target == "borders":
             target = self._borders(target, options, derived)
         targets = [target]
         if entry.target == "distance_weights":
             targets.append(self._distance_weights(options, derived))
+        options.update(ignore_index=self.ignore_index, reduction=term.reduction)
+        size = scores.shape[-2:]
+        if term.at == "logits":
+            targets = [resize_labels(t, size, align_corners=self.align_corners) for t in targets]
+        elif self.fused and entry.from_nll is not None and size.numel() < target.shape[-2:].numel():
+            nll = UpsampledNll(scores, target, align_corners=self.align_corners, ignore_index=self.ignore_index)
+            return entry.from_nll(nll, *targets, **options)
+        scores = _exact(scores)
         if term.at == "target":
             scores = resize(scores, target.shape[-2:], align_corners=self.align_corners)
-        else:
-            size = scores.shape[-2:]
-            targets = [resize_labels(t, size, align_corners=self.align_corners) for t in targets]
-        return entry.function(scores, *targets, ignore_index=self.ignore_index, reduction=term.reduction, **options)
+        return entry.function(scores, *targets, **options)
 
     def _structured(self, term: Term, entry: LossEntry, output: SegOutput, scores: Tensor, target: Tensor) -> Tensor:
         if entry.target == "pairs":
@@ -195,6 +206,12 @@ def _check_term(term: Term) -> None:
             )
     if (term.output == "presence") != (entry.target == "presence"):
         raise InvalidValue(f"term {term.name!r}: loss {term.loss!r} does not fit output {term.output!r}")
+
+
+def _exact(scores: Tensor) -> Tensor:
+    """Scores as losses compute with them: half precision is for the network."""
+    # A softmax over the channels of a channels_last map takes twice as long.
+    return (scores.float() if scores.element_size() < 4 else scores).contiguous()
 
 
 def _select(term: Term, output: SegOutput) -> Tensor:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from perpixel.errors import InvalidValue
-from perpixel.losses.reduction import Reduction, reduce_pixels
+from perpixel.losses.pixel_nll import FullSizeNll, PixelNll, class_weight_map, class_weight_values
+from perpixel.losses.reduction import Reduction, reduce_total
 
-__all__ = ["pixel_weighted_cross_entropy"]
+__all__ = ["pixel_weighted_cross_entropy", "pixel_weighted_cross_entropy_from_nll"]
 
 
 def pixel_weighted_cross_entropy(
@@ -42,11 +41,30 @@ def pixel_weighted_cross_entropy(
     Raises:
         InvalidValue: weights and labels differ in shape, or there is not one class weight per class.
     """
+    return pixel_weighted_cross_entropy_from_nll(
+        FullSizeNll(logits, target, ignore_index=ignore_index),
+        target,
+        weights,
+        ignore_index=ignore_index,
+        reduction=reduction,
+        class_weights=class_weights,
+    )
+
+
+def pixel_weighted_cross_entropy_from_nll(
+    nll: PixelNll,
+    target: Tensor,
+    weights: Tensor,
+    *,
+    ignore_index: int = 255,
+    reduction: Reduction = "mean_valid",
+    class_weights: Sequence[float] | None = None,
+) -> Tensor:
+    """Does what `pixel_weighted_cross_entropy` does, with log-likelihoods from scores of any size; errors likewise."""
     if weights.shape != target.shape:
         raise InvalidValue(f"weights {tuple(weights.shape)} and labels {tuple(target.shape)} differ in shape")
-    if class_weights is not None and len(class_weights) != logits.shape[1]:
-        raise InvalidValue(f"{len(class_weights)} class weights for {logits.shape[1]} classes; give one per class")
-    factor = None if class_weights is None else torch.as_tensor(class_weights, dtype=logits.dtype, device=logits.device)
-    target = target.long()
-    losses = F.cross_entropy(logits, target, weight=factor, ignore_index=ignore_index, reduction="none")  # (B, H, W)
-    return reduce_pixels(losses * weights.to(losses.dtype), target != ignore_index, reduction)
+    values = class_weight_values(nll, class_weights)
+    weight = weights.to(nll.dtype)
+    if values is not None:
+        weight = weight * class_weight_map(values, target, ignore_index)
+    return reduce_total(nll.total(weight), target != ignore_index, reduction)

@@ -43,6 +43,7 @@ from perpixel.backbones import VGG16, FullyConnected, Pool, VGG16Layout
 from perpixel.errors import InvalidValue
 from perpixel.models.network import Network
 from perpixel.ops import resize
+from perpixel.ops.host_values import from_host
 from perpixel.ops.local_filter import block_min, local_filter
 from perpixel.types import SegOutput, Term
 
@@ -177,7 +178,8 @@ class DPN(Network):
 
     def _colors(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """The image on the grid, colours up to a constant in shares of the full range: (B, C, h, w)."""
-        std = images.new_tensor(self.preprocessing.std).view(1, -1, 1, 1) / self.preprocessing.value_range
+        std = from_host(self.preprocessing.std, dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
+        std = std / self.preprocessing.value_range
         if self.config.stride == 1:
             return images * std
         return nn.functional.adaptive_avg_pool2d(images * std, grid)

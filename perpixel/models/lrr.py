@@ -41,6 +41,7 @@ from perpixel.backbones import VGG16, FullyConnected, Pool, VGG16Layout
 from perpixel.errors import InvalidValue
 from perpixel.models.network import Network
 from perpixel.ops.class_basis import cosine_basis
+from perpixel.ops.host_values import from_host
 from perpixel.types import SegOutput, Term
 
 __all__ = ["LRR", "ClassBasis", "LRRConfig", "boundary_mask", "double_bilinearly"]
@@ -228,7 +229,7 @@ def boundary_mask(probabilities: Tensor, window: int) -> Tensor:
 
 def double_bilinearly(scores: Tensor) -> Tensor:
     """Doubles (B, K, h, w) by the fixed bilinear transposed convolution, beyond whose edge there is zero."""
-    line = scores.new_tensor([0.25, 0.75, 0.75, 0.25])
+    line = from_host((0.25, 0.75, 0.75, 0.25), dtype=scores.dtype, device=scores.device)
     batch, classes, h, w = scores.shape
     single = scores.reshape(batch * classes, 1, h, w)
     doubled = F.conv_transpose2d(single, torch.outer(line, line)[None, None], stride=2, padding=1)

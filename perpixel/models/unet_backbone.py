@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from perpixel.backbones import Backbone
 from perpixel.errors import InvalidValue
+from perpixel.layers.parts_conv import PartsConv2d
 from perpixel.models.network import Network
-from perpixel.ops import conv_of_concat, resize
+from perpixel.ops import resize
 from perpixel.types import SegOutput, Term
 
 __all__ = ["DecoderBlock", "SpatialChannelExcitation", "UNetBackbone", "UNetBackboneConfig"]
@@ -173,11 +174,7 @@ class DecoderBlock(nn.Module):
             return cast(Tensor, self.first(x))
         if self.excite_in is not None:
             return cast(Tensor, self.first(self.excite_in(torch.cat((x, skipped), dim=1))))
-        conv, *others = self.first
-        x = conv_of_concat((x, skipped), cast(Tensor, conv.weight), cast("Tensor | None", conv.bias), padding=1)
-        for layer in others:
-            x = layer(x)
-        return x
+        return cast(Tensor, self.first((x, skipped)))
 
 
 class SpatialChannelExcitation(nn.Module):
@@ -204,7 +201,7 @@ class SpatialChannelExcitation(nn.Module):
 
 
 def _conv_block(in_channels: int, out_channels: int, config: UNetBackboneConfig) -> nn.Sequential:
-    layers: list[nn.Module] = [nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=not config.norm)]
+    layers: list[nn.Module] = [PartsConv2d(in_channels, out_channels, 3, padding=1, bias=not config.norm)]
     if config.norm:
         layers.append(nn.BatchNorm2d(out_channels))
     return nn.Sequential(*layers, nn.ReLU(inplace=True))

@@ -33,14 +33,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perpixel.backbones import VGG16, FullyConnected, VGG16Layout
 from perpixel.errors import InvalidValue
 from perpixel.layers import init_new_layers
 from perpixel.models.network import Network
-from perpixel.ops import resize
+from perpixel.ops.resize import average_to, resize
 from perpixel.ops.superpixels import neighbourhood_boxes, region_means, rgb_to_lab, slic, superpixel_grid
 from perpixel.types import SegOutput, Term
 
@@ -186,10 +185,7 @@ class ZoomOut(Network):
     def _grid_features(self, images: Tensor, maps: list[Tensor], fc7: Tensor) -> Tensor:
         """Features (B, D, h, w) of the cells of the grid."""
         size = (-(-images.shape[-2] // self.config.stride), -(-images.shape[-1] // self.config.stride))
-        parts = [
-            F.adaptive_avg_pool2d(x, size) if x.shape[-2] > size[0] else resize(x, size, align_corners=False)
-            for x in maps
-        ]
+        parts = [average_to(x, size) if x.shape[-2] > size[0] else resize(x, size, align_corners=False) for x in maps]
         if self.config.sub_scene:
             parts.append(resize(fc7, size, align_corners=False))
         if self.config.scene:

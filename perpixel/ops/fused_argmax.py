@@ -8,13 +8,16 @@ mode="bilinear").argmax(1)`` but where the best two scores agree to a few units 
 
 On the CPU a cell whose four corners have one winner is filled without arithmetic: what is largest at the corners is
 largest between them. Only the pixels of the cells along borders between classes are worked out. Where these are many,
-as in noise, and on other devices, classes are up-sampled one at a time.
+as in noise, classes are up-sampled one at a time. On CUDA one kernel does all of it (`ops.triton_argmax`); other
+devices, float64 and a PyTorch without Triton work as the CPU does with many borders.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
 from dataclasses import dataclass
-from typing import NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -121,13 +124,17 @@ def fused_argmax(
         InvalidValue: the logits are no finite (B, K, h, w) of up to 32768 classes, or ``size`` is no pair, is empty or
             reaches beyond ``covered``.
     """
-    rows, columns = _axes(logits, size, covered, align_corners)
+    covered = _checked_cover(logits, size, covered)
     _check_finite(logits)
+    if kernel := _kernel(logits):
+        found: Tensor = kernel.mixed_whole(logits, size, covered, align_corners=align_corners, top=False)[0]
+        return found
+    rows, columns = _axes(logits, size, covered, align_corners)
     x = _computed(logits)
     classes = _no_classes(x, rows, columns)
     for scores, out in zip(x, classes, strict=True):
         if not _by_cells(scores, rows, columns, out):
-            _by_resizing(scores, covered or size, align_corners, out)
+            _by_resizing(scores, covered, align_corners, out)
     return classes
 
 
@@ -138,8 +145,11 @@ def fused_top(
 
     Args and errors are those of `fused_argmax`.
     """
-    rows, columns = _axes(logits, size, covered, align_corners)
-    return mixed_top(logits, rows, columns)
+    covered = _checked_cover(logits, size, covered)
+    if kernel := _kernel(logits):
+        _check_finite(logits)
+        return TopClass(*kernel.mixed_whole(logits, size, covered, align_corners=align_corners, top=True))
+    return mixed_top(logits, *_axes(logits, size, covered, align_corners))
 
 
 def mixed_classes(logits: Tensor, rows: Axis, columns: Axis) -> Tensor:
@@ -150,6 +160,9 @@ def mixed_classes(logits: Tensor, rows: Axis, columns: Axis) -> Tensor:
     """
     _check_reach(logits, rows, columns)
     _check_finite(logits)
+    if kernel := _kernel(logits):
+        found: Tensor = kernel.mixed_at(logits, rows, columns, top=False)[0]
+        return found
     x = _computed(logits)
     classes = _no_classes(x, rows, columns)
     for scores, out in zip(x, classes, strict=True):
@@ -166,6 +179,8 @@ def mixed_top(logits: Tensor, rows: Axis, columns: Axis) -> TopClass:
     """
     _check_reach(logits, rows, columns)
     _check_finite(logits)
+    if kernel := _kernel(logits):
+        return TopClass(*kernel.mixed_at(logits, rows, columns, top=True))
     x = _computed(logits)
     shape = (x.shape[0], len(rows), len(columns))
     classes = torch.zeros(shape, dtype=_dtype_of(x.shape[1]), device=x.device)
@@ -310,15 +325,32 @@ def _computed(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
-def _axes(
-    logits: Tensor, size: tuple[int, int], covered: tuple[int, int] | None, align_corners: bool
-) -> tuple[Axis, Axis]:
+def _kernel(logits: Tensor) -> Any:
+    """Returns `ops.triton_argmax` where it serves: on GPUs that Triton compiles for, for what float32 holds."""
+    if logits.device.type != "cuda" or logits.dtype == torch.float64:
+        return None
+    return _triton_argmax() if torch.cuda.get_device_capability(logits.device) >= (7, 5) else None
+
+
+@functools.cache
+def _triton_argmax() -> Any:
+    try:
+        return importlib.import_module("perpixel.ops.triton_argmax")
+    except ImportError:  # a PyTorch without Triton, such as those for Windows
+        return None
+
+
+def _checked_cover(logits: Tensor, size: tuple[int, int], covered: tuple[int, int] | None) -> tuple[int, int]:
     _check_scores(logits)
     covered = size if covered is None else covered
     if any(len(pair) != 2 or not all(isinstance(side, SupportsIndex) for side in pair) for pair in (size, covered)):
         raise InvalidValue(f"sizes are (height, width) in whole pixels, got {size} of {covered}")
     if min(size) < 1 or size[0] > covered[0] or size[1] > covered[1]:
         raise InvalidValue(f"the result of {size} pixels must lie within the {covered} that the scores cover")
+    return covered
+
+
+def _axes(logits: Tensor, size: tuple[int, int], covered: tuple[int, int], align_corners: bool) -> tuple[Axis, Axis]:
     axes = [
         Axis.between(cells, whole, align_corners=align_corners, device=logits.device).window(0, kept)
         for cells, whole, kept in zip(logits.shape[-2:], covered, size, strict=True)

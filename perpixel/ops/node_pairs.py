@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from perpixel.errors import InvalidValue
+from perpixel.ops.host_values import from_host
 
 __all__ = ["IGNORED_PAIR", "Relation", "node_neighbours", "node_offsets", "pair_targets"]
 
@@ -64,7 +65,7 @@ def node_neighbours(
     """
     rows = torch.arange(size[0], device=device)[:, None]
     columns = torch.arange(size[1], device=device)
-    steps = torch.tensor(offsets, device=device).view(-1, 2, 1, 1)  # without steps (0, 2, 1, 1)
+    steps = from_host(offsets, device=device).view(-1, 2, 1, 1)  # without steps (0, 2, 1, 1)
     y, x = rows + steps[:, 0], columns + steps[:, 1]  # (E, h, 1), (E, 1, w)
     valid = (y >= 0) & (y < size[0]) & (x >= 0) & (x < size[1])
     index = y.clamp(0, size[0] - 1) * size[1] + x.clamp(0, size[1] - 1)

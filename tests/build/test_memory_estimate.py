@@ -44,7 +44,7 @@ def test_estimate_text_names_batch_and_parts() -> None:
 
 
 def test_estimate_counts_without_content_what_a_real_step_allocates() -> None:
-    probe = memory_estimate._Probe(config(), 3, 0, "fp32")
+    probe = memory_estimate.StepProbe(config(), 3, 0, "fp32")
     counted = probe.fake_peaks(4, (64, 96))
     assert list(counted) == pytest.approx(list(probe._peaks(probe._network, 4, (64, 96))), rel=0.02)
     assert counted.highest == max(counted) > 0
@@ -78,7 +78,7 @@ def test_estimate_where_a_loss_needs_numbers_is_extended_from_small_crops(monkey
     def refuses(*_: object) -> int:
         raise DataDependentOutputException(torch.ops.aten._local_scalar_dense.default)
 
-    monkeypatch.setattr(memory_estimate._Probe, "fake_peaks", refuses)
+    monkeypatch.setattr(memory_estimate.StepProbe, "fake_peaks", refuses)
     found = estimate_training_memory(config(data={"crop_size": [192, 192], "batch_size": 4}), 3)
     assert found.counted_at == "small crops"
     assert found.activations == pytest.approx(exact.activations, rel=0.15)

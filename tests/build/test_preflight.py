@@ -13,6 +13,7 @@ from small_runs import TINY, Interrupt, small_config, write_blocks, write_pair
 
 from perpixel.build import CheckResult, PreflightReport, preflight, preflight_trial
 from perpixel.build.memory_estimate import MemoryEstimate
+from perpixel.build.memory_plan import MemoryPlan
 from perpixel.build.preflight_outcome import check_disk
 from perpixel.build.preflight_trial import choose_size, trial_config
 from perpixel.config import OptimizerChoice, RunConfig, ScheduleChoice
@@ -44,6 +45,21 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def _planned(config: RunConfig, _: int, *, memory: int, **__: Any) -> MemoryPlan:
+    fits = (memory - 10**7) // 10**7
+    return MemoryPlan(
+        device="cpu",
+        memory=memory,
+        batch_size=2,
+        crop_size=config.data.crop_size,
+        step_bytes=3 * 10**7,
+        largest_batch=max(0, fits),
+        largest_crop=(64, 64) if fits > 0 else None,
+        easy_batch=max(0, fits),
+        measured=False,
+    )
+
+
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stands in for the count of memory, half of the time of a tiny check."""
@@ -58,6 +74,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
         counted_at="full size",
     )
     monkeypatch.setattr(MODULE, "estimate_training_memory", lambda *_, **__: given)
+    monkeypatch.setattr(MODULE, "StepProbe", lambda *_: None)
+    monkeypatch.setattr(MODULE, "plan_memory", _planned)
 
 
 def with_stage(config: RunConfig, **changes: object) -> RunConfig:
@@ -72,7 +90,7 @@ def by_name(report: PreflightReport) -> dict[str, CheckResult]:
 def test_preflight_of_a_good_run_finds_nothing_and_leaves_nothing(data: Path, scratch: Path) -> None:
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     told: list[str] = []
-    report = preflight(small_config(data), on_check=lambda found: told.append(found.name))
+    report = preflight(small_config(data), seconds=3600, on_check=lambda found: told.append(found.name))
     assert {check.name: check.status for check in report.checks} == dict.fromkeys(NAMES, "ok"), report
     assert told == NAMES
     assert not report.failed
@@ -163,7 +181,7 @@ def test_preflight_unreachable_weights_fail_and_random_ones_go_on(
 
 @pytest.mark.usefixtures("counted")
 def test_preflight_resume_that_differs_fails(data: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight_trial, "_same", lambda one, other: one.shape != other.shape)
+    monkeypatch.setattr(preflight_trial, "same_bits", lambda one, other: one.shape != other.shape)
     found = by_name(preflight(small_config(data)))
     assert found["resume"].status == "failed"
     assert "weights differ: main:" in found["resume"].found
@@ -177,6 +195,19 @@ def test_preflight_interrupted_leaves_nothing(data: Path, scratch: Path, phase: 
     stop: Any = Interrupt(1) if phase == "train" else Interrupt(NAMES.index("resume"), "resume")
     with pytest.raises(KeyboardInterrupt):
         preflight(small_config(data), on_progress=stop)
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.usefixtures("counted")
+def test_preflight_without_time_leaves_the_last_checks_out_and_says_so(data: Path, scratch: Path) -> None:
+    report = preflight(small_config(data), seconds=0.01)
+    found = by_name(report)
+    assert found["training"].status == "ok"
+    for name in ("resume", "evaluation", "tiled prediction"):
+        assert found[name].status == "not run"
+        assert "left out: the 0.01 seconds are used up; --seconds 0.02" in found[name].found
+    assert found["time"].status == "ok"
+    assert not report.failed
     assert list(scratch.iterdir()) == []
 
 

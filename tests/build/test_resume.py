@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from small_runs import Interrupt, decisions, events, same_weights, small_config,
 
 from perpixel.build import Progress, RunResult, train
 from perpixel.config import EvaluationChoice, RunConfig, load_config
+from perpixel.engine.run_lock import run_lock
 from perpixel.errors import CheckpointError, RunError
 from perpixel.weights import load_artifact
 
@@ -91,6 +93,50 @@ def test_resume_in_the_final_evaluation_scores_without_training(trained: RunResu
     assert json.loads((run / "metrics.json").read_text()) == result.scores
 
 
+def test_resume_after_a_model_that_could_not_be_written(
+    trained: RunResult, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("perpixel.weights.artifact.save_file", full)
+        with pytest.raises(
+            RunError, match=r"could not be written \(.*No space left.*The training states in .*run stay"
+        ):
+            train(small_config(data), out=run)
+    resumed(run)
+    assert same_weights(weights(run), weights(trained.folder))
+
+
+def test_run_in_use_by_another_process_is_refused(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    ready, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with run_lock(run, make=False):
+                os.write(tell, b"x")
+                signal.pause()
+        finally:
+            os._exit(1)
+    try:
+        assert os.read(ready, 1) == b"x"
+        with pytest.raises(RunError, match=rf"run folder .* is in use by process {child}"):
+            train(small_config(data), out=run)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    seen: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        train(small_config(data), out=run, on_progress=Interrupt(1), on_event=lambda e: seen.append(e.get("message")))
+    assert any(f"process {child} on" in message and "is taken over" in message for message in seen if message)
+    assert not (run / ".lock").exists()
+
+
 def test_resume_says_every_decision_once(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
@@ -110,6 +156,9 @@ def test_resume_with_another_network_is_refused_and_the_checkpoint_stays(data: P
     with pytest.raises(KeyboardInterrupt):
         train(small_config(data), out=run, on_progress=Interrupt(3))
     other = small_config(data, model={"options": {"width": 12}})
+    with pytest.raises(RunError, match=r"cannot go on with another configuration:\n  stages.0.model.options"):
+        train(other, resume=run)
+    (run / "config.yaml").unlink()  # with nothing to compare, the checkpoint itself tells
     with pytest.raises(CheckpointError, match=r"step-2 does not fit this run: .*resume with the configuration"):
         train(other, resume=run)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-1", "step-2"]
@@ -123,6 +172,7 @@ def test_resume_keeps_the_split_that_was_stored(data: Path, tmp_path: Path) -> N
     assert len(split["val"]) == 1
     moved = {"train": split["train"][1:], "val": [*split["val"], split["train"][0]]}
     (run / "split.json").write_text(json.dumps(moved))
+    (run / "data.json").unlink()  # its fingerprint is that of the split from before
     result = resumed(run)
     assert result.scores["images"] == 2
     assert json.loads((run / "split.json").read_text()) == moved

@@ -248,7 +248,7 @@ def test_train_ema_delivers_the_running_mean(data: Path, tmp_path: Path) -> None
     state = load_checkpoint(result.folder / "checkpoints" / "step-4")
     delivered = weights(result.folder)
     key = stem(delivered)
-    assert not torch.equal(state["network"][key], delivered[key])
+    assert not torch.equal(state["tensors"][f"network/{key}"], delivered[key])
     assert state["ema"] is not None
 
 

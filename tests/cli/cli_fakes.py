@@ -26,6 +26,7 @@ class FakeResult:
     folder: Path
     scores: dict[str, Any] = field(default_factory=dict)
     interrupted: bool = False
+    signal: str | None = None
     steps: int = 7
     seconds: float = 65.0
 

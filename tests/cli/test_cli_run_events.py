@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,14 @@ from cli_fakes import SCORES, FakeResult
 from rich.console import Console
 
 from perpixel.cli.progress import ProgressDisplay
-from perpixel.cli.run_events import describe_event, finish_run, print_interruption, result_json, show_event
+from perpixel.cli.run_events import (
+    describe_event,
+    finish_run,
+    print_interruption,
+    result_json,
+    show_event,
+    unless_unread,
+)
 
 
 def plain_console() -> Console:
@@ -122,7 +130,24 @@ def test_result_json_is_plain() -> None:
     assert result_json(FakeResult(folder=Path("r"), scores={"mean_iou": float("nan")})) == {
         "run": "r",
         "interrupted": False,
+        "signal": None,
         "steps": 7,
         "seconds": 65.0,
         "scores": {"mean_iou": None},
     }
+
+
+def test_unless_unread_a_terminal_that_is_gone_ends_nothing() -> None:
+    shown: list[int] = []
+
+    def show(value: int) -> None:
+        if value == 2:
+            raise OSError(errno.EIO, "the terminal was closed")
+        shown.append(value)
+
+    guarded = unless_unread(show)
+    for value in (1, 2, 3):
+        guarded(value)
+    assert shown == [1]
+    with pytest.raises(ZeroDivisionError):
+        unless_unread(lambda value: value / 0)(1)

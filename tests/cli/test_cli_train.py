@@ -12,7 +12,9 @@ import pytest
 from cli_fakes import SCORES, Done, FakeProgress, FakeResult
 
 from perpixel.build.plan import Decision, Plan
+from perpixel.build.resume_proof import ResumeProof
 from perpixel.config import RunConfig, dump_config
+from perpixel.engine.interrupts import Interrupted
 from perpixel.recipes import get_recipe
 
 Cli = Callable[..., Done]
@@ -25,6 +27,7 @@ class FakeTrain:
         self.config: RunConfig | None = None
         self.given: dict[str, Any] = {}
         self.interrupted = False
+        self.signal: str | None = None
         self.error: BaseException | None = None
 
     def __call__(self, first: Any, *, on_event: Any, on_progress: Any, **given: Any) -> FakeResult:
@@ -35,7 +38,7 @@ class FakeTrain:
         if self.error is not None:
             raise self.error
         folder = given.get("resume") or given.get("out") or Path("runs/demo")
-        return FakeResult(folder=folder, scores=SCORES, interrupted=self.interrupted)
+        return FakeResult(folder=folder, scores=SCORES, interrupted=self.interrupted, signal=self.signal)
 
 
 @pytest.fixture
@@ -57,6 +60,7 @@ def test_train_recipe_passes_configuration_and_options(run_cli: Cli, fake_train:
         "overwrite": True,
         "source": Path("m"),
         "decisions": (),
+        "world": None,
     }
 
 
@@ -75,14 +79,14 @@ def test_train_without_out_names_the_folder_after_recipe_and_time(run_cli: Cli, 
     assert re.fullmatch(r"runs/dfn_demo-\d{8}-\d{6}", fake_train.given["out"].as_posix())
 
 
-def test_train_in_several_processes_leaves_the_folder_to_the_run(
+def test_train_in_half_of_torchruns_environment_says_what_is_missing(
     run_cli: Cli, fake_train: FakeTrain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     done = run_cli("train", "--recipe", "dfn_demo", "--json", "-")
-    assert fake_train.given["out"] is None
-    assert (done.code, done.out, done.err) == (0, "", "")
+    assert (done.code, done.out, fake_train.config) == (2, "", None)
+    assert "LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not set" in " ".join(done.err.split())
 
 
 def test_train_resume_reads_the_runs_configuration(run_cli: Cli, fake_train: FakeTrain) -> None:
@@ -92,6 +96,69 @@ def test_train_resume_reads_the_runs_configuration(run_cli: Cli, fake_train: Fak
     assert done.code == 0, done.err
     assert fake_train.given["resume"] == Path("r")
     assert fake_train.config is not None and fake_train.config.stages[0].steps == 50
+
+
+def test_train_resume_takes_another_configuration_file(run_cli: Cli, fake_train: FakeTrain) -> None:
+    Path("r").mkdir()
+    Path("r/config.yaml").write_text(dump_config(get_recipe("dfn_demo")), encoding="utf-8")
+    other = get_recipe("dfn_demo").model_copy(update={"seed": 5})
+    Path("other.yaml").write_text(dump_config(other), encoding="utf-8")
+    done = run_cli("train", "other.yaml", "--resume", "r", "steps=50")
+    assert done.code == 0, done.err
+    assert fake_train.config is not None
+    assert (fake_train.config.seed, fake_train.config.stages[0].steps) == (5, 50)
+
+
+@pytest.mark.parametrize("content", ["", "stages: [", "name: 3"])
+def test_train_resume_with_a_damaged_configuration_names_the_way_out(
+    run_cli: Cli, fake_train: FakeTrain, content: str
+) -> None:
+    Path("r").mkdir()
+    Path("r/config.yaml").write_text(content, encoding="utf-8")
+    done = run_cli("train", "--resume", "r")
+    assert done.code == 2
+    assert "cannot be used; give it: perpixel train CONFIG.yaml --resume r" in done.err
+    Path("c.yaml").write_text(dump_config(get_recipe("dfn_demo")), encoding="utf-8")
+    assert run_cli("train", "c.yaml", "--resume", "r").code == 0
+
+
+@pytest.mark.parametrize(("equal", "code"), [(True, 0), (False, 1)])
+def test_train_verify_resume_prints_both_hashes_and_does_not_train(
+    run_cli: Cli, fake_train: FakeTrain, monkeypatch: pytest.MonkeyPatch, equal: bool, code: int
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def prove(config: RunConfig, *, source: Path | None, on_progress: Any) -> ResumeProof:
+        asked.update(config=config, source=source)
+        return ResumeProof(
+            equal=equal,
+            hashes=("a" * 64, ("a" if equal else "b") * 64),
+            different=None if equal else "main tensors network/head.weight by up to 0.5",
+            steps=6,
+            kills=("after step 3 of stage main",),
+            notes=("6 steps per stage",),
+            condition=None if equal else "deterministic: false",
+            next_batch=("t1", "t2"),
+            seconds=9.0,
+        )
+
+    monkeypatch.setattr("perpixel.build.resume_proof.prove_resume", prove)
+    done = run_cli("train", "--recipe", "dfn_demo", "seed=4", "--from", "m", "--verify-resume", "--json", "j.json")
+    assert done.code == code, done.err
+    assert (asked["config"].seed, asked["source"]) == (4, Path("m"))
+    assert fake_train.config is None
+    lines = done.out.splitlines()
+    for line in (
+        "6 steps per stage",
+        "killed: after step 3 of stage main",
+        f"unbroken: {'a' * 64}",
+        "next batch: t1, t2",
+    ):
+        assert line in lines
+    assert ("equal" in lines) == equal
+    assert equal or "different: main tensors network/head.weight by up to 0.5" in lines
+    assert equal or "condition: deterministic: false" in lines
+    assert json.loads(Path("j.json").read_text())["equal"] is equal
 
 
 def test_train_resume_of_nothing_is_refused(run_cli: Cli) -> None:
@@ -152,6 +219,15 @@ def test_train_interrupted_exits_130_with_the_resume_command(run_cli: Cli, fake_
     assert done.code == 130
     assert "perpixel train --resume r" in done.out
     assert json.loads(Path("j.json").read_text())["interrupted"] is True
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+def test_train_ended_by_a_signal_exits_with_its_code(run_cli: Cli, fake_train: FakeTrain, name: str, code: int) -> None:
+    fake_train.interrupted, fake_train.signal = True, name
+    assert run_cli("train", "--recipe", "dfn_demo", "--out", "r", "--json", "j.json").code == code
+    assert json.loads(Path("j.json").read_text())["signal"] == name
+    fake_train.error = Interrupted(name)  # while it did not train
+    assert run_cli("train", "--recipe", "dfn_demo", "--out", "r").code == code
 
 
 @pytest.mark.parametrize("tokens", [("train", "--recipe", "dfn_demo", "--out", "r"), ("demo", "--out", "r")])

@@ -39,17 +39,20 @@ def mirrored(place: float, size: int) -> float:
 
 
 def deform_plain(
-    window: Any, displacement: NDArray[np.float64], image: Tensor, target: Tensor
+    window: Window, displacement: NDArray[np.float64], image: Tensor, target: Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """Resizes the whole image, then looks every pixel up by itself."""
-    whole = window._replace(crop=window.scaled, corner=(0, 0), flip=False)
-    image, target = apply(whole, image, target, pad_value=(0.0,) * len(image))
-    size = window.scaled
+    """Looks every pixel up by itself: in the resized image where the window shrinks it, else in the image as it is."""
+    (p, q), size = window.step, (image.shape[1], image.shape[2])
+    if p > q:
+        whole = window._replace(crop=window.scaled, corner=(0, 0), flip=False)
+        image, target = apply(whole, image, target, pad_value=(0.0,) * len(image))
+        p, q, size = 1, 1, window.scaled
     pixels = np.zeros((len(image), *window.crop))
     labels = np.zeros(window.crop, dtype=np.uint8)
     for y, x in itertools.product(range(window.crop[0]), range(window.crop[1])):
         start = (y + window.corner[0], x + window.corner[1])
-        place = [mirrored(start[a] + displacement[a, y, x], size[a]) for a in range(2)]
+        moved = [start[a] + displacement[a, y, x] for a in range(2)]
+        place = [mirrored(m if p == q else (m + 0.5) * (p / q) - 0.5, n) for m, n in zip(moved, size, strict=True)]
         base = [min(math.floor(p), max(0, n - 2)) for p, n in zip(place, size, strict=True)]
         share = [p - b for p, b in zip(place, base, strict=True)]
         for i, j in itertools.product(range(2), range(2)):
@@ -81,19 +84,22 @@ def test_deform_equals_looking_every_pixel_up(
     ours, labels = deform(window, displacement, image, target)
     expected, expected_labels = deform_plain(window, displacement, image, target)
     assert (ours.shape, ours.dtype) == ((2, *crop), image.dtype)
-    rounding = 0.51 if scale == 1.0 else 1.51  # a resized window may differ from the resized image by one grey level
+    rounding = 1.51 if scale < 1 else 0.51  # a resized window may differ from the resized image by one grey level
     assert np.abs(ours.numpy() - expected).max() <= rounding
     assert np.array_equal(labels.numpy(), expected_labels)
     assert ours.permute(1, 2, 0).is_contiguous()
 
 
-def test_deform_without_displacement_is_the_plain_window() -> None:
+@pytest.mark.parametrize(("seed", "enlarges"), [(5, False), (4, True)])
+def test_deform_without_displacement_is_the_plain_window(seed: int, enlarges: bool) -> None:
     augmentation = Augmentation(crop_size=(20, 24), scale_range=(0.5, 2.0))
     image, target = sample((50, 60))
-    window = draw(augmentation, (50, 60), sample_rng(4, 0, 0))
+    window = draw(augmentation, (50, 60), sample_rng(seed, 0, 0))
+    assert (window.step[0] < window.step[1]) == enlarges
     ours = deform(window, np.zeros((2, 20, 24)), image, target)
     plain = apply(window, image, target, pad_value=(0.0, 0.0))
-    assert torch.equal(ours[0], plain[0])
+    levels = abs(ours[0].numpy().astype(int) - plain[0].numpy())
+    assert levels.max() <= int(enlarges)  # the kernel that enlarges rounds its weights
     assert torch.equal(ours[1], plain[1])
 
 
@@ -297,3 +303,40 @@ def test_deform_reads_bit_for_bit_as_scipy_does(channels: int, dtype: Any, halve
             assert np.array_equal(result[channel].numpy(), np.rint(read).astype(dtype))
         read = ndimage.map_coordinates(target.numpy(), list(places), order=0, mode="mirror")
         assert np.array_equal(labels.numpy(), read)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("step", [(2, 3), (5, 8)])
+def test_deform_of_an_enlarging_window_reads_the_image_once_bit_for_bit_as_scipy_does(
+    step: tuple[int, int], flip: bool
+) -> None:
+    image, target = sample((17, 23), channels=3)
+    p, q = step
+    window = Window(step, (17 * q // p, 23 * q // p), (12, 15), (9, -3), flip)
+    field = np.random.default_rng(p).normal(0, 5, (2, 12, 15))
+    corner = np.stack(np.meshgrid(np.arange(9, 21), np.arange(-3, 12), indexing="ij"))
+    places = list((field + corner + 0.5) * (p / q) - 0.5)
+    result, labels = deform(window, field, image, target)
+    read = [
+        ndimage.map_coordinates(plane.numpy(), places, output=np.float32, order=1, mode="mirror") for plane in image
+    ]
+    expected = np.rint(np.stack(read)).astype(np.uint8)
+    found = ndimage.map_coordinates(target.numpy(), places, order=0, mode="mirror")
+    assert np.array_equal(result.numpy(), expected[..., ::-1] if flip else expected)
+    assert np.array_equal(labels.numpy(), found[:, ::-1] if flip else found)
+
+
+@pytest.mark.parametrize(("band", "many"), [(30, 1), (50, 1 << 15), (7, 400)])
+def test_deform_in_several_bands_gives_the_same(band: int, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, target = sample((40, 60), channels=3)
+    augmentation = Augmentation(crop_size=(21, 26), scale_range=(0.5, 2.0), elastic=6.0, rotation=30)
+    for seed in range(6):
+        rng = sample_rng(seed, 0, 0)
+        window = draw(augmentation, (40, 60), rng)
+        field = draw_displacement(augmentation, rng)
+        with monkeypatch.context() as patch:
+            whole = deform(window, field, image, target)
+            patch.setattr("perpixel.data.augment.resample._BAND", band)
+            patch.setattr("perpixel.data.elastic._MANY", many)
+            pieces = deform(window, field, image, target)
+        assert all(torch.equal(a, b) for a, b in zip(pieces, whole, strict=True))

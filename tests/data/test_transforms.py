@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from perpixel.data.transforms import Augmentation, Window, apply, draw, draw_jitter, sample_rng
+from perpixel.data.transforms import Augmentation, Window, apply, draw, draw_jitter, part_inside, sample_rng
 from perpixel.errors import InvalidValue
 
 QUICK = settings(deadline=None, max_examples=60)
@@ -208,6 +208,27 @@ def test_apply_result_does_not_share_memory_with_the_sample() -> None:
     assert torch.equal(target, before[1])
 
 
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.5])
+def test_part_inside_is_what_apply_shows_between_its_padding(scale: float) -> None:
+    image, target = sample((20, 30))
+    for seed in range(5):
+        augmentation = Augmentation(crop_size=(18, 35), scales=(scale,), flip=0.0)
+        window = draw(augmentation, (20, 30), sample_rng(seed, 0, 0))
+        pixels, labels = apply(window, image, target, pad_value=(0, 0, 0))
+        part, part_labels = part_inside(window, image, target)
+        top, left = (max(0, -start) for start in window.corner)
+        place = slice(top, top + part.shape[1]), slice(left, left + part.shape[2])
+        assert torch.equal(pixels[:, *place], part)
+        assert np.array_equal(labels[place].numpy(), part_labels)
+        assert (labels == 255).sum() == labels.numel() - part_labels.size
+
+
+def test_part_inside_of_another_image_raises() -> None:
+    window = draw(Augmentation(crop_size=(8, 8)), (9, 9), sample_rng(0, 0, 0))
+    with pytest.raises(InvalidValue, match=r"another image: \(9, 8\)"):
+        part_inside(window, *sample((9, 8)))
+
+
 def test_draw_positions_are_uniform_and_flips_have_their_probability() -> None:
     augmentation = Augmentation(crop_size=(8, 8), flip=0.25)
     windows = [draw(augmentation, (8, 11), sample_rng(0, 0, index)) for index in range(2000)]
@@ -254,6 +275,17 @@ def test_draw_class_crop_of_an_ignored_target_falls_back_to_any_position() -> No
     augmentation = Augmentation(crop_size=(8, 8), class_crop=1.0)
     without = Augmentation(crop_size=(8, 8))
     assert draw(augmentation, (20, 20), sample_rng(3, 0, 0), target) == draw(without, (20, 20), sample_rng(3, 0, 0))
+
+
+@given(scale=st.floats(1 / 16, 16) | st.fractions(1 / 16, 16, max_denominator=70).map(float))
+@QUICK
+@example(63 / 64)
+@example(64 / 63)
+@example(64 / 65)
+def test_draw_steps_are_the_nearest_fractions_of_the_scales(scale: float) -> None:
+    window = draw(Augmentation(crop_size=(8, 8), scales=(scale,)), (900, 900), sample_rng(0, 0, 0))
+    nearest = Fraction(1 / scale).limit_denominator(32)
+    assert window.step == (nearest.numerator, nearest.denominator)
 
 
 def test_draw_same_triple_gives_the_same_window_and_others_differ() -> None:

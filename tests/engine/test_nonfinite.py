@@ -10,7 +10,7 @@ from engine_fakes import Loss, TinyNetwork, batches, criterion, make_batch, make
 from torch import Tensor, nn
 
 from perpixel.engine.fit import FitSettings, fit
-from perpixel.engine.nonfinite import SkipRecord, explain_nonfinite
+from perpixel.engine.nonfinite import SkipRecord, blamed, explain_nonfinite
 from perpixel.engine.run_folder import RunFolder
 from perpixel.engine.step import train_step
 from perpixel.errors import RunError
@@ -160,3 +160,14 @@ def test_step_not_finite_on_cuda_is_skipped_on_the_device(optimizer: str) -> Non
         same = [torch.equal(old, new) for old, new in zip(before, network.parameters(), strict=True)]
         assert stats.skipped.item() == (trap == "value")
         assert all(same) == (trap == "value")
+
+
+def test_blamed_names_the_ranks_at_fault_or_all() -> None:
+    innocent = "run again with the weights of now, the batch is finite everywhere"
+    names = [{3: ("a",), 4: ("b",)}, {3: ("c",), 4: ("d",)}]
+    alone = (names[0], "it is bad")
+    assert blamed([alone]) == alone
+    assert blamed([(names[0], innocent), (names[1], "it is bad")]) == (names[1], "rank 1 of 2: it is bad")
+    found, reason = blamed([(one, innocent) for one in names])
+    assert found == {3: ("a", "c"), 4: ("b", "d")}
+    assert reason == f"rank 0 of 2: {innocent}; rank 1 of 2: {innocent}"

@@ -33,8 +33,12 @@ def test_optimizer_options_arrive() -> None:
     assert create_optimizer("rmsprop", groups(), lr=1, momentum=0.3).defaults["momentum"] == 0.3
 
 
-def test_optimizer_fused_is_off_on_the_cpu_by_itself() -> None:
-    assert not create_optimizer("sgd", groups(), lr=1).defaults["fused"]
+def test_optimizer_fused_is_on_by_itself_where_there_is_a_kernel() -> None:
+    assert create_optimizer("sgd", groups(), lr=1).defaults["fused"]
+    assert create_optimizer("adamw", groups(), lr=1).defaults["fused"]
+    assert not create_optimizer("sgd", groups(), lr=1, fused=False).defaults["fused"]
+    half = [{"params": [nn.Parameter(torch.ones(3, dtype=torch.bfloat16))]}]
+    assert not create_optimizer("sgd", half, lr=1).defaults["fused"]
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])

@@ -175,3 +175,19 @@ def test_environment_holds_versions_and_times(tmp_path: Path, monkeypatch: pytes
     assert values["device"] == "cpu"
     assert values["start"] <= values["end"]
     assert values["commit"] is None or len(values["commit"]) == 40
+
+
+def test_run_folder_of_another_process_reads_and_writes_nothing(tmp_path: Path) -> None:
+    main = RunFolder(tmp_path)
+    main.event("train", step=3, stage="main")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    heard: list[dict[str, object]] = []
+    other = RunFolder(tmp_path, on_event=heard.append, writes=False)
+    other.event("train", step=4)
+    other.decision("a", 1, "b")
+    other.rewind(0, "main")
+    other.environment("cpu")
+    other.finish()
+    assert heard == []
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert [event["step"] for event in other.events()] == [3]

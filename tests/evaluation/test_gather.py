@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from test_evaluate import ColorNetwork, K, make_samples
 
-from perpixel.errors import InvalidValue, RunError
+from perpixel.errors import DataError, InvalidValue, RunError
 from perpixel.evaluation import Evaluation, Measures, Totals, evaluate_network
 from perpixel.evaluation.gather import gather_totals
 from perpixel.inference import Segmenter
@@ -37,6 +37,10 @@ def run_rank(rank: int, folder: Path) -> None:
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
     found = evaluated(rank, 2)
     totals = found.totals
+    try:
+        gather_totals(Totals(2), DataError("image 3 is broken") if rank == 1 else None)
+    except DataError as error:
+        (folder / f"{rank}.txt").write_text(str(error))
     np.savez(folder / f"{rank}.npz", confusion=found.confusion, names=totals.names, bf=totals.bf_scores)
     dist.destroy_process_group()
 
@@ -55,6 +59,9 @@ def test_evaluate_network_two_processes_give_the_matrix_of_one(tmp_path: Path) -
         np.testing.assert_array_equal(found["confusion"], alone.confusion)
         np.testing.assert_array_equal(found["bf"], alone.totals.bf_scores)
         assert tuple(found["names"].tolist()) == alone.totals.names == tuple(f"image {i}" for i in range(5))
+    # An error of one part reaches the other, which names the rank.
+    assert (tmp_path / "0.txt").read_text() == "rank 1 of 2, in the evaluation: image 3 is broken"
+    assert (tmp_path / "1.txt").read_text() == "image 3 is broken"
 
 
 def test_gather_totals_without_processes_refused() -> None:

@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from perpixel.data.augment.resample import LARGEST_PLACE, mirrored_span, read, read_affine
+from perpixel.data.augment.resample import LARGEST_PLACE, Slope, mirrored_span, read, read_affine
 from perpixel.data.augment.settings import Augment, Border
-from perpixel.data.transforms import Window, apply
+from perpixel.data.transforms import Window, check_sample, part_inside
 from perpixel.errors import InvalidValue
 from perpixel.ops.normalize import FULL_SCALE
 
@@ -85,65 +85,53 @@ def warp(
         Image (C, *crop) with (H, W, C) memory and target (*crop), both new.
 
     Raises:
-        InvalidValue: the displacement is of another size, or a place lies absurdly far from the image.
+        InvalidValue: displacement or window are not of this sample's size, or a place lies absurdly far from the image.
     """
     if displacement is not None and displacement.shape != (2, *window.crop):
         raise InvalidValue(f"the displacement is (2, *{window.crop}), got {displacement.shape}")
     shrinks = window.step[0] > window.step[1]
     step = 1.0 if shrinks else window.step[0] / window.step[1]
     sizes = window.scaled if shrinks else (image.shape[1], image.shape[2])
-    lines = [_Line.of(window, affine, axis, step) for axis in range(2)]
+    lines = [_slope(window, affine, axis, step) for axis in range(2)]
     fields = [None, None] if displacement is None else [step * field for field in displacement]
-    spans = [_span(line, field, size, border) for line, field, size in zip(lines, fields, sizes, strict=True)]
+    spans = [
+        _span(line, window.crop, field, size, border) for line, field, size in zip(lines, fields, sizes, strict=True)
+    ]
     (top, bottom), (left, right) = spans
     if shrinks:
         inside = window._replace(crop=(bottom - top, right - left), corner=(top, left), flip=False)
-        source, labels = apply(inside, image, target, pad_value=pad_value)
+        source, labels = part_inside(inside, image, target)
     else:
-        source, labels = image[:, top:bottom, left:right], target[top:bottom, left:right]
+        check_sample(window, image, target)
+        source, labels = image[:, top:bottom, left:right], target[top:bottom, left:right].numpy()
     levels = tuple(round(value * FULL_SCALE[image.dtype]) for value in pad_value)
+    # The map turns about the middle column, so that a flip only runs along the rows the other way.
+    ends = [
+        Slope(line.middle - start, line.down, -line.right if window.flip else line.right)
+        for line, (start, _) in zip(lines, spans, strict=True)
+    ]
     if displacement is None and border == "fill":
-        ends = [line.from_start(start, mirrored=window.flip) for line, (start, _) in zip(lines, spans, strict=True)]
-        pixels, seen = read_affine(source, labels.numpy(), (ends[0], ends[1]), levels=levels)
+        pixels, seen = read_affine(source, labels, (ends[0], ends[1]), window.crop, levels=levels)
     else:
         rows, columns = (
-            _places(line, field, start, mirrored=window.flip)
-            for line, field, (start, _) in zip(lines, fields, spans, strict=True)
+            _places(line, window.crop, field, mirrored=window.flip) for line, field in zip(ends, fields, strict=True)
         )
-        pixels, seen = read(source, labels.numpy(), rows, columns, levels=levels if border == "fill" else None)
+        pixels, seen = read(source, labels, rows, columns, levels=levels if border == "fill" else None)
     return pixels, torch.from_numpy(seen)
 
 
-class _Line(NamedTuple):
-    """Places along one axis: ``down[i] + right[j]`` for pixel (i, j) of the window before it is flipped."""
-
-    down: NDArray[np.float64]
-    right: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, window: Window, affine: AffineMap, axis: int, step: float) -> _Line:
-        """The line of a window; ``step`` pixels of what is read per pixel of the scaled image."""
-        half = [(side - 1) / 2 for side in window.crop]
-        offsets = [np.arange(side, dtype=np.float64) - middle for side, middle in zip(window.crop, half, strict=True)]
-        down, right = (
-            step * factor * (offset - shift)
-            for factor, offset, shift in zip(affine.matrix[axis], offsets, affine.shift, strict=True)
-        )
-        centre = window.corner[axis] + half[axis]
-        return cls(down + (step * (centre + 0.5) - 0.5), right)
-
-    def extremes(self) -> tuple[float, float]:
-        """Smallest and largest place."""
-        return float(self.down.min() + self.right.min()), float(self.down.max() + self.right.max())
-
-    def from_start(self, start: int, *, mirrored: bool) -> _Line:
-        """The line that counts from ``start``, flipped left to right where asked."""
-        return _Line(self.down - start, self.right[::-1].copy() if mirrored else self.right)
+def _slope(window: Window, affine: AffineMap, axis: int, step: float) -> Slope:
+    """Places along an axis before the window is flipped, ``step`` source pixels per pixel of the scaled image."""
+    (down, right), (lower, further) = affine.matrix[axis], affine.shift
+    centre = window.corner[axis] + (window.crop[axis] - 1) / 2 - down * lower - right * further
+    return Slope(step * (centre + 0.5) - 0.5, step * down, step * right)
 
 
-def _span(line: _Line, field: NDArray[np.float64] | None, size: int, border: Border) -> tuple[int, int]:
+def _span(
+    line: Slope, crop: tuple[int, int], field: NDArray[np.float64] | None, size: int, border: Border
+) -> tuple[int, int]:
     """First and last + 1 pixel of a side that the places need; at least one."""
-    low, high = line.extremes()
+    low, high = line.extremes(crop)
     if field is not None:
         low, high = low + float(field.min()), high + float(field.max())
     if max(-low, high) >= LARGEST_PLACE:
@@ -157,10 +145,11 @@ def _span(line: _Line, field: NDArray[np.float64] | None, size: int, border: Bor
     return first, max(first + 1, min(size, math.ceil(high) + 1))
 
 
-def _places(line: _Line, field: NDArray[np.float64] | None, start: int, *, mirrored: bool) -> NDArray[np.float32]:
-    """Places from ``start`` on, flipped left to right where asked."""
-    down, right = (part.astype(np.float32) for part in line.from_start(start, mirrored=mirrored))
-    places: NDArray[np.float32] = down[:, None] + right
+def _places(
+    line: Slope, crop: tuple[int, int], field: NDArray[np.float64] | None, *, mirrored: bool
+) -> NDArray[np.float32]:
+    down, right = line.sides(crop, 1.0, 0.0)
+    places: NDArray[np.float32] = down + right
     if field is not None:
         places += field[:, ::-1] if mirrored else field
     return places

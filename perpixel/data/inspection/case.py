@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from perpixel.data.inspection.pairing import Pair
-from perpixel.data.inspection.records import ImageRecord, MaskRecord, Stored
+from perpixel.data.inspection.records import ImageRecord, MaskRecord, PairRecord, Stored
+from perpixel.data.inspection.spool import RecordSpool
 
 __all__ = ["Case"]
 
 
-@dataclass
 class Case:
     """One pair, its records, and what was made of its mask so far."""
 
-    pair: Pair
-    image: ImageRecord | None
-    mask: MaskRecord | None
-    fault: str | None = None
-    """The kind of what is wrong with the mask's encoding; such a mask says nothing about classes."""
-    mend: dict[str, Any] | None = field(default=None)
-    """How the mask can be read all the same, as a mapping file says it."""
+    __slots__ = ("_place", "_record", "_spool", "fault", "mend", "pair")
+
+    def __init__(self, pair: Pair, image: ImageRecord | None, mask: MaskRecord | None) -> None:
+        self.pair = pair
+        self._record: PairRecord | None = PairRecord(image, mask)
+        self._spool: RecordSpool | None = None
+        self._place = 0
+        self.fault: str | None = None
+        """The kind of what is wrong with the mask's encoding; such a mask says nothing about classes."""
+        self.mend: dict[str, Any] | None = None
+        """How the mask can be read all the same, as a mapping file says it."""
+
+    @classmethod
+    def spooled(cls, pair: Pair, record: PairRecord, spool: RecordSpool) -> Case:
+        """Returns a case whose records lie in a file; in memory where that is full."""
+        case = cls(pair, record.image, record.mask)
+        try:
+            case._place = spool.add(record)
+        except OSError:
+            return case
+        case._record, case._spool = None, spool
+        return case
+
+    @property
+    def image(self) -> ImageRecord | None:
+        """What was read of the image."""
+        return self._records().image
+
+    @property
+    def mask(self) -> MaskRecord | None:
+        """What was read of the mask."""
+        return self._records().mask
 
     @property
     def image_stored(self) -> Stored | None:
@@ -37,6 +61,12 @@ class Case:
     def ids(self) -> dict[int, int]:
         """id -> pixels of a mask that can be read and holds ids; empty for others."""
         return {} if self.mask is None or self.mask.problem is not None else dict(self.mask.counts)
+
+    def _records(self) -> PairRecord:
+        if self._record is not None:
+            return self._record
+        assert self._spool is not None
+        return self._spool.read(self._place)
 
     @property
     def mask_file(self) -> str:

@@ -24,7 +24,7 @@ _ALIKE = 0.985
 _SIMILAR = 0.97
 _CLOSER = 0.001
 _LEAST_CONTRAST = 3.0
-_BLOCK = 2048
+_BLOCK = 256
 
 
 def note_duplicates(cases: Sequence[Case], found: Collector) -> dict[str, str]:
@@ -33,12 +33,16 @@ def note_duplicates(cases: Sequence[Case], found: Collector) -> dict[str, str]:
     Returns:
         Image file -> the equal one that stays, for files that --fix leaves out.
     """
+    first: dict[bytes, Case] = {}
     groups: dict[bytes, dict[str, Case]] = {}
     for case in cases:
         if case.image is not None and case.image.problem is None and not case.image.blank:
-            groups.setdefault(case.image.digest, {})[case.pair.image_file] = case
+            digest = case.image.digest
+            known = first.setdefault(digest, case)
+            if known is not case:
+                groups.setdefault(digest, {known.pair.image_file: known})[case.pair.image_file] = case
     spare: dict[str, str] = {}
-    for group in groups.values():
+    for group in (groups[digest] for digest in first if digest in groups):
         files = list(group)
         if len(files) < 2:
             continue
@@ -74,22 +78,19 @@ def most_alike_elsewhere(
     Returns:
         (image, other image, correlation), each pair once.
     """
-    vectors = _normalised(thumbnails)
-    others = vectors
+    others = thumbnails
     if mirrored:
-        flipped = thumbnails.reshape(-1, THUMBNAIL, THUMBNAIL)[:, :, ::-1].reshape(thumbnails.shape)
-        others = _normalised(flipped)
-    best = np.zeros(len(vectors), dtype=np.float32)
-    partner = np.full(len(vectors), -1)
-    planes = np.random.default_rng(0).normal(size=(_TABLES, vectors.shape[1], _SIGNS)).astype(np.float32)
-    weights = 1 << np.arange(_SIGNS)
-    for plane in planes:
-        codes = (vectors @ plane > 0) @ weights
-        other_codes = codes if others is vectors else (others @ plane > 0) @ weights
+        others = thumbnails.reshape(-1, THUMBNAIL, THUMBNAIL)[:, :, ::-1].reshape(thumbnails.shape)
+    best = np.zeros(len(thumbnails), dtype=np.float32)
+    partner = np.full(len(thumbnails), -1)
+    planes = np.random.default_rng(0).normal(size=(_TABLES, thumbnails.shape[1], _SIGNS)).astype(np.float32)
+    table = _codes(thumbnails, planes)
+    other_table = _codes(others, planes) if mirrored else table
+    for codes, other_codes in zip(table.T, other_table.T, strict=True):
         for left, right in _buckets(codes, other_codes, splits):
             for block in range(0, len(left), _BLOCK):
                 rows = left[block : block + _BLOCK]
-                similar = vectors[rows] @ others[right].T
+                similar = _normalised(thumbnails[rows]) @ _normalised(others[right]).T
                 similar[splits[rows][:, None] == splits[right][None]] = 0
                 place = similar.argmax(1)
                 value = similar[np.arange(len(rows)), place]
@@ -102,8 +103,19 @@ def most_alike_elsewhere(
     return [(pair[0], pair[1], value) for pair, value in pairs.items()]
 
 
+def _codes(thumbnails: NDArray[np.uint8], planes: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Returns the signs of all tables (N, tables): some thumbnails at a time, whose vectors are 4 times their size."""
+    weights = 1 << np.arange(_SIGNS)
+    codes = np.zeros((len(thumbnails), len(planes)), dtype=np.uint16)
+    for start in range(0, len(thumbnails), _BLOCK):
+        vectors = _normalised(thumbnails[start : start + _BLOCK])
+        for number, plane in enumerate(planes):
+            codes[start : start + _BLOCK, number] = (vectors @ plane > 0) @ weights
+    return codes
+
+
 def _buckets(
-    codes: NDArray[np.int64], others: NDArray[np.int64], splits: NDArray[np.int64]
+    codes: NDArray[np.uint16], others: NDArray[np.uint16], splits: NDArray[np.int64]
 ) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Returns the images of each code that occurs on both sides, where they are of several splits."""
     order, other_order = np.argsort(codes, kind="stable"), np.argsort(others, kind="stable")
@@ -129,11 +141,17 @@ def _normalised(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _note_near(cases: Sequence[Case], found: Collector) -> None:
-    chosen = [c for c in cases if c.image is not None and c.image.thumbnail and not c.image.blank]
+    if len({case.pair.split for case in cases}) < 2:
+        return
+    chosen, pixels = [], bytearray()
+    for case in cases:
+        if case.image is not None and case.image.thumbnail and not case.image.blank:
+            chosen.append(case)
+            pixels += case.image.thumbnail
     names = sorted({case.pair.split for case in chosen})
     if len(names) < 2:
         return
-    thumbnails = np.stack([np.frombuffer(c.image.thumbnail, dtype=np.uint8) for c in chosen if c.image is not None])
+    thumbnails = np.frombuffer(pixels, dtype=np.uint8).reshape(len(chosen), -1)
     splits = np.array([names.index(case.pair.split) for case in chosen])
     told: set[tuple[int, int]] = set()
     for mirrored in (False, True):

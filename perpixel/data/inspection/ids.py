@@ -191,8 +191,12 @@ def _foreground(case: Case) -> float:
 
 
 def _grids(cases: Sequence[Case]) -> NDArray[np.uint16]:
-    grids = [np.frombuffer(case.mask.grid, dtype="<u2") for case in cases if case.mask is not None]
-    return np.stack(grids) if grids else np.zeros((0, 1), dtype="<u2")
+    together, count = bytearray(), 0
+    for case in cases:
+        if case.mask is not None:
+            together += case.mask.grid
+            count += 1
+    return np.frombuffer(together, dtype="<u2").reshape(count, -1) if count else np.zeros((0, 1), dtype="<u2")
 
 
 def _mark(case: Case, found: Collector, kind: str, detail: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -31,6 +31,7 @@ from perpixel.data.inspection.pairing import Pair
 from perpixel.data.inspection.placement import note_placement, note_stray
 from perpixel.data.inspection.reading import PairReader
 from perpixel.data.inspection.records import PairRecord
+from perpixel.data.inspection.spool import RecordSpool
 from perpixel.data.worker_pool import available_cores, map_in_processes
 from perpixel.errors import DataError, InvalidValue, nearest
 from perpixel.labels import LabelSpace
@@ -252,13 +253,10 @@ def _read(
         map(reader, tasks) if count == 1 else map_in_processes(reader, tasks, workers=count)
     )
     cases: list[Case] = []
-    palettes: dict[bytes, bytes] = {}
+    spool = RecordSpool()
     for records in results:
         for record in records:
-            mask = record.mask
-            if mask is not None and mask.palette:  # one copy of what most masks share
-                mask = replace(mask, palette=palettes.setdefault(mask.palette, mask.palette))
-            cases.append(Case(pairs[len(cases)], record.image, mask))
+            cases.append(Case.spooled(pairs[len(cases)], record, spool))
         if on_progress is not None:
             on_progress(len(cases), len(pairs))
     return cases
@@ -273,7 +271,8 @@ def _chunks(pairs: Sequence[Pair]) -> Iterator[list[Pair]]:
 def _note_problems(cases: Sequence[Case], found: Collector) -> None:
     """Notes files that cannot be read, and those with a misleading extension."""
     for case in cases:
-        for record, file in ((case.image, case.pair.image_file), (case.mask, case.mask_file)):
+        image = case.image
+        for record, file in ((image, case.pair.image_file), (case.mask, case.mask_file)):
             if record is None:
                 continue
             if record.problem is not None:
@@ -283,5 +282,5 @@ def _note_problems(cases: Sequence[Case], found: Collector) -> None:
             stored = record.stored
             if stored is None or stored.suffix in _SUFFIXES.get(stored.format, (stored.suffix,)):
                 continue
-            if record is case.image or stored.format != "JPEG":  # that a mask is a JPEG is said, and matters more
+            if record is image or stored.format != "JPEG":  # that a mask is a JPEG is said, and matters more
                 found.add("wrong_suffix", file, f"{file} is {stored.format}")

@@ -21,7 +21,7 @@ __all__ = ["Pair", "Pairing", "pair_files"]
 _LOOKED_AT = 1000
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
     """An image and its mask as far as they are there."""
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from perpixel.data.augment.affine import AffineMap, draw_affine, warp
-from perpixel.data.augment.resample import mirrored_span, read
+from perpixel.data.augment.resample import Slope, bands, mirrored_span, read
 from perpixel.data.augment.settings import Augment
 from perpixel.data.transforms import Augmentation, Window, apply, draw
 from perpixel.errors import InvalidValue
@@ -228,3 +228,60 @@ def test_warp_image_and_labels_stay_aligned_and_no_id_is_new(seed: int, scale: f
     column = pixels[0].numpy() / 6
     low, high = np.floor((column - 1.5) / 8), np.floor((column + 1.5) / 8)
     assert ((low <= found) & (found <= high))[inside].all()
+
+
+@pytest.mark.parametrize("band", [7, 60])
+@pytest.mark.parametrize("border", ["fill", "mirror"])
+def test_warp_in_several_bands_gives_the_same(border: Any, band: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, target = sample(40, 60)
+    for seed, scale in enumerate((0.5, 1.0, 1.5)):
+        rng = np.random.default_rng(seed)
+        window = draw(Augmentation(crop_size=(21, 26), scales=(scale,)), (40, 60), rng)
+        affine = draw_affine(Augment(affine=1, rotate=180, shear=20, translate=0.3), (21, 26), rng)
+        with monkeypatch.context() as patch:
+            whole = warp(window, affine, None, image, target, border=border, pad_value=PADS)
+            patch.setattr("perpixel.data.augment.resample._BAND", band)
+            pieces = warp(window, affine, None, image, target, border=border, pad_value=PADS)
+        assert all(torch.equal(a, b) for a, b in zip(pieces, whole, strict=True))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_warp_of_a_large_window_agrees_with_scipy(flip: bool) -> None:
+    """As large as training windows are, where places are rounded most and the bands are several."""
+    image, target = sample(360, 480)
+    window = Window((2, 3), (540, 720), (320, 320), (100, 150), flip)
+    affine = draw_affine(Augment(affine=1, rotate=40, shear=10), (320, 320), np.random.default_rng(3))
+    result, labels = warp(window, affine, None, image, target, border="fill", pad_value=PADS)
+    seen = np.arange(320)[::-1] if flip else np.arange(320)
+    offsets = np.stack(np.meshgrid(np.arange(320) - 159.5, seen - 159.5, indexing="ij"))
+    middle = np.array(window.corner).reshape(2, 1, 1) + 159.5
+    places = (np.tensordot(np.array(affine.matrix), offsets, 1) + middle + 0.5) * (2 / 3) - 0.5
+    assert places.min() > 0 and places[0].max() < 359 and places[1].max() < 479
+    for plane, found in zip(image.numpy(), result.numpy(), strict=True):
+        read_there = ndimage.map_coordinates(plane, list(places), output=np.float64, order=1)
+        assert abs(found - read_there).max() <= 0.52
+    nearest = ndimage.map_coordinates(target.numpy(), list(places), order=0)
+    halfway = (abs(places % 1 - 0.5) < 0.01).any(0)  # Pillow adds up steps in 1 / 65536 of a pixel
+    assert ((labels.numpy() == nearest) | halfway).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (320, 320), (3, 1 << 17), (1 << 17, 3), (1000, 333)])
+def test_bands_cover_every_row_once_and_none_is_empty(shape: tuple[int, int]) -> None:
+    found = list(bands(shape))
+    assert [row for band in found for row in range(shape[0])[band]] == list(range(shape[0]))
+    assert all(band.start < band.stop <= shape[0] for band in found)
+
+
+def test_slope_extremes_and_sums_are_those_of_its_pixels() -> None:
+    slope = Slope(3.0, -0.5, 0.25)
+    places = [[3.0 - 0.5 * (i - 2) + 0.25 * (j - 1.5) for j in range(4)] for i in range(5)]
+    assert slope.extremes((5, 4)) == (min(map(min, places)), max(map(max, places)))
+    down, right = slope.sides((5, 4), 2.0, 1.0)
+    assert (down + right == 2 * np.array(places, dtype=np.float32) + 1).all()
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.5])
+def test_warp_window_of_another_image_raises(scale: float) -> None:
+    window = draw(Augmentation(crop_size=(8, 8), scales=(scale,)), (20, 20), np.random.default_rng(0))
+    with pytest.raises(InvalidValue, match="the window was drawn for another image"):
+        warp(window, IDENTITY, None, *sample(20, 24), border="fill", pad_value=PADS)
