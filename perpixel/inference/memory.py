@@ -49,11 +49,12 @@ def bytes_text(amount: float) -> str:
 
 
 def free_memory(device: torch.device | str = "cpu") -> int:
-    """Returns the bytes that can be taken now: of the device, or of this machine and the limits of its containers."""
+    """Returns the bytes that can be taken now: of the device, or of this machine within its containers and ``ulimit``."""
     device = torch.device(device)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    known = [amount for amount in (_available(_PROC), *_cgroup_room(_CGROUPS)) if amount is not None]
+    found = (_available(_PROC), _address_room(_PROC), *_cgroup_room(_CGROUPS, _PROC))
+    known = [amount for amount in found if amount is not None]
     return max(min(known), 0) if known else _UNKNOWN_FREE
 
 
@@ -106,20 +107,44 @@ def _line(path: Path, name: str) -> int | None:
     return None if found is None else int(found.split()[1]) * 1024
 
 
-def _cgroup_room(root: Path) -> list[int]:
-    """Returns what the memory limits of this container leave, cgroup v2 or v1; page cache counts as free."""
+def _address_room(proc: Path) -> int | None:
+    """Returns what ``ulimit -v`` leaves to this process; None when it is not limited."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    try:
+        taken = _line(proc / "self/status", "VmSize:")
+    except OSError:
+        taken = None
+    return limit - (taken or 0)
+
+
+def _cgroup_room(root: Path, proc: Path) -> list[int]:
+    """Returns what the memory limits of this process's groups leave, cgroup v2 or v1; page cache counts as free."""
     found = []
-    for limit, used, cache in (
-        ("memory.max", "memory.current", "inactive_file"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    for base, controller, limit, used, cache in (
+        (root, "", "memory.max", "memory.current", "inactive_file"),
+        (root / "memory", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
-        try:
-            allowed = (root / limit).read_text().strip()
-            taken = int((root / used).read_text())
-            statistics = (root / used).with_name("memory.stat").read_text().splitlines()
-        except (OSError, ValueError):
-            continue
-        reclaimable = next((int(line.split()[1]) for line in statistics if line.split()[0] == cache), 0)
-        if allowed.isdigit():
-            found.append(int(allowed) - taken + reclaimable)
+        for folder in _groups(base, proc, controller):
+            try:
+                allowed = (folder / limit).read_text().strip()
+                taken = int((folder / used).read_text())
+                statistics = (folder / "memory.stat").read_text().splitlines()
+            except (OSError, ValueError):
+                continue
+            reclaimable = next((int(line.split()[1]) for line in statistics if line.split()[0] == cache), 0)
+            if allowed.isdigit():
+                found.append(int(allowed) - taken + reclaimable)
     return found
+
+
+def _groups(base: Path, proc: Path, controller: str) -> list[Path]:
+    """Returns the folders of the control group that this process is in and of all above it; a container sees ``base``."""
+    try:
+        lines = [line.split(":", 2) for line in (proc / "self/cgroup").read_text().splitlines()]
+    except OSError:
+        return [base]
+    place = next((line[2] for line in lines if len(line) == 3 and controller in line[1].split(",")), "/")
+    own = base / place.strip("/")
+    return [own, *(folder for folder in own.parents if folder.is_relative_to(base))] if own != base else [base]

@@ -44,6 +44,37 @@ def test_free_memory_is_the_least_of_machine_and_container(tmp_path, monkeypatch
     assert free_memory() == 9000 * 1024
 
 
+@pytest.mark.parametrize(
+    ("line", "base", "limit", "used", "cache"),
+    [
+        ("0::/outer/inner", ".", "memory.max", "memory.current", "inactive_file"),
+        ("4:memory:/outer/inner", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ],
+)
+def test_free_memory_sees_the_groups_that_this_process_is_in(tmp_path, monkeypatch, line, base, limit, used, cache):
+    monkeypatch.setattr(memory, "_PROC", tmp_path)
+    monkeypatch.setattr(memory, "_CGROUPS", tmp_path / "cgroup")
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "cgroup").write_text(f"9:name=systemd:/\n{line}\n")
+    for place, allowed in (("outer", 7_000_000), ("outer/inner", 9_000_000), ("other", 1)):
+        folder = tmp_path / "cgroup" / base / place
+        folder.mkdir(parents=True)
+        (folder / limit).write_text(f"{allowed}\n")
+        (folder / used).write_text("3000000\n")
+        (folder / "memory.stat").write_text(f"{cache} 0\n")
+    assert free_memory() == 4_000_000
+
+
+def test_free_memory_keeps_to_the_address_space_that_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_PROC", tmp_path)
+    monkeypatch.setattr(memory, "_CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(memory.resource, "getrlimit", lambda _: (3_000_000, -1))
+    assert free_memory() == 3_000_000
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "status").write_text("VmPeak: 2000 kB\nVmSize: 1000 kB\n")
+    assert free_memory() == 3_000_000 - 1000 * 1024
+
+
 def test_free_memory_unknown_system_takes_a_modest_amount(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "_PROC", tmp_path)
     monkeypatch.setattr(memory, "_CGROUPS", tmp_path)
