@@ -170,14 +170,19 @@ def out_of_memory(
     except (PerpixelError, MemoryError, RuntimeError, OSError):
         return RunError(f"{said}. Take a smaller data.batch_size or data.crop_size")
     fitting = min(plan.largest_batch, batch - 1)  # the one that failed does not fit, whatever was counted
+    parts = [size for size in range(1, fitting + 1) if batch % size == 0 and size % processes == 0]
     ways = []
-    if fitting >= 1:
-        part = next(size for size in range(fitting, 0, -1) if batch % size == 0)
-        same = f"data.batch_size={part} stages.{stage}.accumulate={accumulate * batch // part}"
+    if parts:
+        part = parts[-1]
+        own = len(config.stages) > 1 or "batch_size" in config.stages[stage].data
+        key = f"stages.{stage}.data.batch_size" if own else "data.batch_size"
+        same = f"{key}={part} stages.{stage}.accumulate={accumulate * batch // part}"
         ways.append(
             f"`perpixel train --resume {run} {same}` goes on from the newest checkpoint with the same "
             f"{batch * accumulate} images per update"
         )
+    if processes > 1:
+        ways.append("fewer processes")
     if plan.largest_crop is not None and math.prod(plan.largest_crop) < height * width:
         ways.append(f"a new run with data.crop_size=[{plan.largest_crop[0]},{plan.largest_crop[1]}]")
     ways.append("more memory, or a smaller network")

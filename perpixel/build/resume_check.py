@@ -111,7 +111,7 @@ def check_config(folder: Path, config: RunConfig) -> tuple[str, ...]:
         return (f"what the run began with cannot be read, so nothing was compared: {first}",)
     changes = config_changes(stored, config)
     refused = [str(change) for change in changes if not change.allowed]
-    refused += [problem for change in changes if (problem := _too_few_steps(folder, config, change))]
+    refused += [problem for change in changes if (problem := _impossible_steps(folder, config, change))]
     if refused:
         raise RunError(
             f"{folder} cannot go on with another configuration:\n  "
@@ -167,21 +167,33 @@ def environment_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> tuple
     )
 
 
-def _too_few_steps(folder: Path, config: RunConfig, change: Change) -> str | None:
+def _impossible_steps(folder: Path, config: RunConfig, change: Change) -> str | None:
+    """Says why a stage cannot have so many steps; None where it can."""
     match = _STEPS.fullmatch(change.key)
     if match is None:
         return None
     index = int(match[1])
-    stage = folder if len(config.stages) == 1 else folder / "stages" / f"{index + 1}-{config.stages[index].name}"
-    done = max((int(path.name.removeprefix("step-")) for path in list_checkpoints(stage / "checkpoints")), default=0)
-    if change.now >= done:
-        return None
-    return f"{change.key}: {change.was} -> {change.now} (it has done {done} already)"
+    done = _steps_done(folder, config, index)
+    if change.now < done:
+        return f"{change.key}: {change.was} -> {change.now} (it has done {done} already)"
+    later = config.stages[index + 1].name if index + 1 < len(config.stages) else None
+    if later is not None and _stage_folder(folder, config, index + 1).exists():
+        return f"{change.key}: {change.was} -> {change.now} (stage {later!r} after it has begun)"
+    return None
+
+
+def _steps_done(folder: Path, config: RunConfig, index: int) -> int:
+    saved = list_checkpoints(_stage_folder(folder, config, index) / "checkpoints")
+    return max((int(path.name.removeprefix("step-")) for path in saved), default=0)
+
+
+def _stage_folder(folder: Path, config: RunConfig, index: int) -> Path:
+    return folder if len(config.stages) == 1 else folder / "stages" / f"{index + 1}-{config.stages[index].name}"
 
 
 def _flat(values: Any, key: str) -> Iterator[tuple[str, Any]]:
     """Yields dotted keys and plain values; lists of plain values stay in one piece."""
-    if isinstance(values, Mapping) and values:
+    if isinstance(values, Mapping):
         for name, value in values.items():
             yield from _flat(value, f"{key}.{name}" if key else str(name))
     elif isinstance(values, list) and any(isinstance(value, Mapping) for value in values):

@@ -162,8 +162,7 @@ class RunJob:
                 path, resume=exists, on_event=lambda event: self.run.event(**event), writes=self.world.is_main
             )
         )
-        done = self.world.from_main(lambda: exists and any(event["event"] == "end" for event in folder.events()))
-        return folder, done
+        return folder, self.world.from_main(lambda: exists and _has_ended(folder, stage))
 
     def _write_config(self) -> None:
         try:
@@ -178,3 +177,10 @@ class RunJob:
         for name in ("best", "last"):
             artifact = load_artifact(stage / name)
             save_artifact(self.run.path / name, artifact.network, artifact.labels, artifact.provenance)
+
+
+def _has_ended(folder: RunFolder, stage: Stage) -> bool:
+    """Whether a stage has come to its end: its steps, which may be more by now, or an early stop."""
+    events = folder.events()
+    stopped = any(event["event"] == "decision" and event.get("what") == "early stop" for event in events)
+    return any(event["event"] == "end" and (stopped or event["step"] >= stage.steps) for event in events)

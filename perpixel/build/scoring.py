@@ -85,7 +85,7 @@ def load(
         ),
         crf=choose_crf(loaded.network, crf),
         postprocessing=postprocessing,
-        optimize=where.type == "cpu",  # on a GPU folding alone is left, which brings nothing
+        optimize=where.type == "cpu",  # on a GPU it brings nothing
     )
 
 

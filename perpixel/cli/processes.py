@@ -7,6 +7,7 @@ once where torchrun would start it again and print a traceback.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -33,6 +34,7 @@ _STARTED = "PERPIXEL_STARTED"
 _MAX_RESTARTS = 3
 _SECONDS_TO_SAVE = 120
 _STOP = "stop"
+_PARENT_DEATH_SIGNAL = 1  # of prctl(2)
 _ORDERLY = (0, CALLER_MISTAKE, INTERRUPTED, 128 + signal.SIGTERM, 128 + getattr(signal, "SIGHUP", 1))
 """Exit codes after which starting again would lead nowhere."""
 
@@ -41,7 +43,7 @@ def run_processes(arguments: Sequence[str], processes: int) -> int:
     """Runs ``perpixel ARGUMENTS`` in several processes of this machine and returns the exit code.
 
     A process that dies is started again with all others, up to three times; they go on from the newest training state.
-    Ctrl-C, SIGTERM and SIGHUP go to every process.
+    Ctrl-C, SIGTERM and SIGHUP go to every process. When this one is killed, the others save and end.
 
     Raises:
         ConfigError: ``processes`` is not positive.
@@ -61,8 +63,14 @@ def run_processes(arguments: Sequence[str], processes: int) -> int:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         command += ["--max-restarts", str(_MAX_RESTARTS), "--shutdown-timeout", str(_SECONDS_TO_SAVE)]
+        command += ["-m", "perpixel", *arguments]
         # A session of its own: Ctrl-C in the terminal comes here, and from here to the processes.
-        agent = subprocess.Popen([*command, "-m", "perpixel", *arguments], env=environment, start_new_session=True)
+        agent = subprocess.Popen(
+            command,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - this process has no threads
+        )
         try:
             with _signals_passed_on(folder, agent):
                 failed = agent.wait() != 0
@@ -129,10 +137,17 @@ def _join_launch() -> None:
     folder = _launch_folder()
     if folder is None:
         return
+    _end_with_parent()
     (folder / f"exit-{os.environ['RANK']}").unlink(missing_ok=True)
     (folder / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()), encoding="utf-8")
     if (folder / _STOP).exists():
         raise KeyboardInterrupt
+
+
+def _end_with_parent() -> None:
+    """Lets this process have SIGTERM when the one that started it is gone, so that nothing trains on unwatched."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def exit_code(code: int) -> int:

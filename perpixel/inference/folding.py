@@ -46,7 +46,7 @@ def fold_batch_norm(network: nn.Module) -> FoldedNetwork:
     if not norms:
         return FoldedNetwork(network, 0, 0)
     folded = copy.deepcopy(network).eval().requires_grad_(False)
-    pairs = exclusive_pairs(folded, _is_convolution, _is_norm).before
+    pairs = exclusive_pairs(folded, _is_convolution, _is_norm)
     if not pairs:
         return FoldedNetwork(network, 0, norms)
     for norm, conv in pairs.items():

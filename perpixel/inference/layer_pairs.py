@@ -8,34 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["Pairs", "exclusive_pairs", "replace_layer", "small_images"]
+__all__ = ["exclusive_pairs", "replace_layer", "small_images"]
 
 _LEAST_SIDE = 64
 _FURTHER = (33, 49)
 """Pixels by which a second image is larger: sizes that fit by chance on one do not on the other."""
 
 
-class Pairs(NamedTuple):
-    """What `exclusive_pairs` saw."""
-
-    before: dict[nn.Module, nn.Module]
-    """Second layers, each with the first one before it."""
-    alone: set[nn.Module]
-    """First layers whose parameters and buffers nothing else reads, of those that ran."""
-
-
 def exclusive_pairs(
     network: nn.Module, is_first: Callable[[nn.Module], bool], is_second: Callable[[nn.Module], bool]
-) -> Pairs:
-    """Finds layers that can be merged: every call of the second takes the whole output of the first, and nothing else
-    reads that, nor the parameters and buffers of either.
+) -> dict[nn.Module, nn.Module]:
+    """Returns second layers that can be merged into the first ones before them, each with that first one.
+
+    Every call of the second takes the whole output of the first, and nothing else reads that, nor the parameters and
+    buffers of either.
 
     The network runs on two small images where its parameters are, with and without what only losses need, and every
     operation that reads a tensor in question is noted. What a second layer has worked on in place is its own.
@@ -57,16 +50,15 @@ def exclusive_pairs(
             with _supervised(network, supervise):
                 readers.read(network(images))
     made = {id(use.tensor): first for first, uses in seen.outputs.items() for use in uses}
-    alone = {first for first in seen.outputs if readers.leave_alone(first)}
     pairs: dict[nn.Module, nn.Module] = {}
     for second, taken in seen.inputs.items():
         before = {made.get(id(tensor)) for tensor in taken}
         first = before.pop()
-        if first is None or before or first not in alone or not readers.leave_alone(second):
+        if first is None or before or not (readers.leave_alone(first) and readers.leave_alone(second)):
             continue
         if all(use.readers == {second} for use in seen.outputs[first]):
             pairs[second] = first
-    return Pairs(pairs, alone)
+    return pairs
 
 
 def small_images(network: nn.Module) -> tuple[Tensor, Tensor]:

@@ -49,7 +49,7 @@ def bytes_text(amount: float) -> str:
 
 
 def free_memory(device: torch.device | str = "cpu") -> int:
-    """Returns the bytes that can be taken now: of the device, or of this machine within its containers and ``ulimit``."""
+    """Returns the bytes that can be taken now: of the device, or of this machine and the limits on this process."""
     device = torch.device(device)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -140,7 +140,7 @@ def _cgroup_room(root: Path, proc: Path) -> list[int]:
 
 
 def _groups(base: Path, proc: Path, controller: str) -> list[Path]:
-    """Returns the folders of the control group that this process is in and of all above it; a container sees ``base``."""
+    """Returns the folders of the control group that this process is in and of all groups above it."""
     try:
         lines = [line.split(":", 2) for line in (proc / "self/cgroup").read_text().splitlines()]
     except OSError:

@@ -72,8 +72,8 @@ class Segmenter:
         crf: A dense CRF over the raw image that refines the probabilities at image size, as a last step; scores are
             then logarithms of its probabilities.
         postprocessing: Thresholds and the removal of small regions, after the CRF; they change classes, not scores.
-        optimize: Runs a faster copy of the network (`optimized_copy`), made here: scores differ by rounding, the memory
-            of the weights doubles, and later changes of ``network`` do not count.
+        optimize: Runs a faster copy of the network (`optimized_copy`), made here: scores differ by rounding, later
+            changes of ``network`` may not count, and the weights take twice their memory, in bf16 and fp16 1.5 times.
 
     Raises:
         InvalidValue: the labels do not fit the network or the post-processing, or device or precision are unknown.

@@ -15,7 +15,8 @@ from small_runs import TINY, events, small_config, write_blocks
 
 from perpixel.build import memory_plan, train
 from perpixel.build.memory_plan import MemoryPlan, out_of_memory, plan_memory
-from perpixel.config import ModelChoice, RunConfig
+from perpixel.build.resume_check import config_changes
+from perpixel.config import ModelChoice, RunConfig, apply_overrides
 from perpixel.errors import InvalidValue, PerpixelError, RunError
 
 REFUSED = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 512000000 bytes. Error code 12"
@@ -133,6 +134,36 @@ def test_out_of_memory_names_what_was_asked_what_fits_and_the_ways_out(monkeypat
     assert "`perpixel train --resume r data.batch_size=2 stages.0.accumulate=2`" in found
     assert "same 4 images per update" in found
     assert "data.crop_size=[96,192]" in found
+
+
+def advice(monkeypatch: pytest.MonkeyPatch, config: RunConfig, *, stage: int = 0, processes: int = 1) -> str:
+    """What is said where five images fit."""
+    probe: Any = FakeProbe()
+    plan = planned(10_000_000 + 5 * 128 * 256, probe)
+    monkeypatch.setattr(memory_plan, "plan_memory", lambda *_, **__: plan)
+    error = MemoryError()
+    return str(out_of_memory(error, config, 3, stage=stage, device="cpu", run=Path("r"), processes=processes))
+
+
+def test_out_of_memory_of_several_processes_names_a_batch_that_they_can_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config("unused", data={"crop_size": [128, 256], "batch_size": 6})
+    assert "data.batch_size=3 stages.0.accumulate=2" in advice(monkeypatch, config)
+    found = advice(monkeypatch, config, processes=2)
+    assert "data.batch_size=2 stages.0.accumulate=3" in found
+    assert "fewer processes" in found
+    found = advice(monkeypatch, config, processes=6)
+    assert "--resume" not in found
+    assert "fewer processes" in found
+
+
+def test_out_of_memory_of_one_stage_leaves_the_batches_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config("unused", data={"crop_size": [128, 256], "batch_size": 4})
+    one = config.stages[0]
+    config = config.model_copy(update={"stages": (one, one.model_copy(update={"name": "two"}))})
+    found = advice(monkeypatch, config, stage=1)
+    assert "stages.1.data.batch_size=2 stages.1.accumulate=2" in found
+    overrides = ("stages.1.data.batch_size=2", "stages.1.accumulate=2")
+    assert all(change.allowed for change in config_changes(config, apply_overrides(config, overrides)))
 
 
 def test_out_of_memory_not_one_image_fits_leaves_the_crop(monkeypatch: pytest.MonkeyPatch) -> None:

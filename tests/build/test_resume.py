@@ -219,6 +219,22 @@ def test_train_two_stages_leave_a_folder_each_and_the_last_delivers(staged: RunR
     assert len(list((run / "predictions").glob("*.png"))) == 3
 
 
+def test_train_stages_that_have_ended_last_one_goes_on_with_more_steps(data: Path, tmp_path: Path) -> None:
+    config = checked(two_stages(data))
+    run = train(config, out=tmp_path / "run").folder
+    coarse, fine = config.stages
+    longer = coarse.model_copy(update={"steps": 5}), fine
+    with pytest.raises(RunError, match=r"stages\.0\.steps: 3 -> 5 \(stage 'fine' after it has begun\)"):
+        train(config.model_copy(update={"stages": longer}), resume=run)
+    with pytest.raises(RunError, match="every stage of this run has ended"):
+        train(config, resume=run)
+    longer = coarse, fine.model_copy(update={"steps": 5})
+    result = train(config.model_copy(update={"stages": longer}), resume=run)
+    assert result.steps == 5
+    assert max(step for _, stage, step in steps_logged(run) if stage == "fine") == 5
+    assert same_weights(weights(run, "last"), weights(run / "stages" / "2-fine", "last"))
+
+
 def test_train_second_stage_starts_from_the_best_of_the_first(staged: RunResult) -> None:
     first = weights(staged.folder / "stages" / "1-coarse", "best")
     last = weights(staged.folder)

@@ -6,12 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from perpixel.cli import main
+from perpixel.cli import main, processes
 from perpixel.cli.processes import LAUNCH, exit_code, run_processes, started_at, train_together
 from perpixel.engine.distributed import ProcessLost
 from perpixel.errors import DataError, RunError
@@ -25,9 +27,12 @@ class FakeAgent:
     command: list[str]
     environment: dict[str, str]
 
-    def __init__(self, command: list[str], *, env: dict[str, str], start_new_session: bool) -> None:
+    def __init__(
+        self, command: list[str], *, env: dict[str, str], start_new_session: bool, preexec_fn: Callable[[], None]
+    ) -> None:
         type(self).command, type(self).environment = command, env
         assert start_new_session
+        assert preexec_fn is processes._end_with_parent
         for rank, code in enumerate(self.codes):
             (Path(env[LAUNCH]) / f"exit-{rank}").write_text(str(code))
 
@@ -90,7 +95,35 @@ def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The environment of rank 0 of one that torchrun started."""
     for name, value in {LAUNCH: str(tmp_path), "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes, "_end_with_parent", (tmp_path / "ends-with-parent").touch)
     return tmp_path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the signal at a parent's death is Linux's")
+def test_run_processes_launcher_that_is_killed_ends_what_it_started() -> None:
+    program = (
+        "import subprocess, sys, time\n"
+        "from perpixel.cli.processes import _end_with_parent\n"
+        "child = subprocess.Popen(['sleep', '60'], start_new_session=True, preexec_fn=_end_with_parent)\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout is not None
+        child = int(launcher.stdout.readline())
+        launcher.kill()
+    state = Path(f"/proc/{child}/stat")
+    deadline = time.monotonic() + 10
+    while _lives(state) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not _lives(state)
+
+
+def _lives(stat: Path) -> bool:
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("code", [0, 2, 130, 143])
@@ -146,6 +179,7 @@ def test_train_together_an_error_is_said_by_one_process(
     else:
         assert train_together(fails) == 2
     assert (launched / "pid-0").read_text() == str(os.getpid())
+    assert (launched / "ends-with-parent").exists()
 
     def loses(_: Any) -> int:
         raise ProcessLost("rank 0 of 2 has lost the others")

@@ -13,7 +13,7 @@ import numpy as np
 from perpixel.data.formats.item import listed
 from perpixel.data.inspection.case import Case
 from perpixel.data.inspection.collector import Collector
-from perpixel.data.inspection.duplicates import alike
+from perpixel.data.inspection.duplicates import alike, repeated
 from perpixel.data.inspection.encodings import color_table
 from perpixel.data.inspection.known_ids import Known
 from perpixel.labels import LabelSpace
@@ -102,16 +102,17 @@ def _note_empty(single: Sequence[tuple[Case, int]], masks: int, labels: LabelSpa
 
 
 def _note_same_masks(cases: Sequence[Case], found: Collector) -> None:
-    groups: dict[bytes, list[Case]] = {}
-    for case in cases:
-        if case.mask is not None and case.mask.problem is None and case.mask.distinct > 1 and case.image is not None:
-            groups.setdefault(case.mask.digest, []).append(case)
-    for group in groups.values():
+    for group in repeated(cases, _digest):
         first = group[0]
         others = [c for c in group[1:] if c.pair.mask_file != first.pair.mask_file and not alike(first.image, c.image)]
         if others:
             files = [case.mask_file for case in (first, *others)]
             found.add("same_mask", files, listed(files, 3))
+
+
+def _digest(case: Case) -> bytes | None:
+    mask = case.mask
+    return None if mask is None or mask.problem is not None or mask.distinct < 2 or case.image is None else mask.digest
 
 
 def _note_speckles(cases: Sequence[Case], found: Collector) -> None:

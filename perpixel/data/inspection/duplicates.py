@@ -7,7 +7,9 @@ both in one bucket in 99.97 of 100 cases; only buckets are compared, pair by pai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +19,14 @@ from perpixel.data.inspection.case import Case
 from perpixel.data.inspection.collector import Collector
 from perpixel.data.inspection.records import THUMBNAIL, ImageRecord
 
-__all__ = ["alike", "most_alike_elsewhere", "note_duplicates"]
+__all__ = ["alike", "most_alike_elsewhere", "note_duplicates", "repeated"]
 
 _TABLES, _SIGNS = 16, 16
 _ALIKE = 0.985
 _SIMILAR = 0.97
 _CLOSER = 0.001
 _LEAST_CONTRAST = 3.0
-_BLOCK = 256
+_BLOCK, _WIDE_BLOCK = 256, 2048
 
 
 def note_duplicates(cases: Sequence[Case], found: Collector) -> dict[str, str]:
@@ -33,16 +35,9 @@ def note_duplicates(cases: Sequence[Case], found: Collector) -> dict[str, str]:
     Returns:
         Image file -> the equal one that stays, for files that --fix leaves out.
     """
-    first: dict[bytes, Case] = {}
-    groups: dict[bytes, dict[str, Case]] = {}
-    for case in cases:
-        if case.image is not None and case.image.problem is None and not case.image.blank:
-            digest = case.image.digest
-            known = first.setdefault(digest, case)
-            if known is not case:
-                groups.setdefault(digest, {known.pair.image_file: known})[case.pair.image_file] = case
     spare: dict[str, str] = {}
-    for group in (groups[digest] for digest in first if digest in groups):
+    for same in repeated(cases, _digest):
+        group = {case.pair.image_file: case for case in same}
         files = list(group)
         if len(files) < 2:
             continue
@@ -52,6 +47,26 @@ def note_duplicates(cases: Sequence[Case], found: Collector) -> dict[str, str]:
         spare |= {f: kept for f in files if f != kept and (len(splits) == 1 or group[f].pair.split.startswith("train"))}
     _note_near(cases, found)
     return spare
+
+
+def repeated(cases: Sequence[Case], digest: Callable[[Case], bytes | None]) -> list[list[Case]]:
+    """Groups cases with equal digests, two or more each, in their order; those without a digest are passed over.
+
+    Eight bytes of each are kept to find the digests that occur again.
+    """
+    places, beginnings = array("q"), array("Q")
+    for place, case in enumerate(cases):
+        known = digest(case)
+        if known is not None:
+            places.append(place)
+            beginnings.append(int.from_bytes(known[:8], "little"))
+    keys = np.frombuffer(beginnings, dtype=np.uint64) if beginnings else np.zeros(0, dtype=np.uint64)
+    values, counts = np.unique(keys, return_counts=True)
+    again = np.flatnonzero(np.isin(keys, values[counts > 1])).tolist()
+    groups: dict[bytes | None, list[Case]] = {}
+    for case in (cases[places[number]] for number in again):
+        groups.setdefault(digest(case), []).append(case)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def alike(first: ImageRecord | None, second: ImageRecord | None) -> bool:
@@ -78,9 +93,7 @@ def most_alike_elsewhere(
     Returns:
         (image, other image, correlation), each pair once.
     """
-    others = thumbnails
-    if mirrored:
-        others = thumbnails.reshape(-1, THUMBNAIL, THUMBNAIL)[:, :, ::-1].reshape(thumbnails.shape)
+    others = thumbnails.reshape(-1, THUMBNAIL, THUMBNAIL)[:, :, ::-1] if mirrored else thumbnails
     best = np.zeros(len(thumbnails), dtype=np.float32)
     partner = np.full(len(thumbnails), -1)
     planes = np.random.default_rng(0).normal(size=(_TABLES, thumbnails.shape[1], _SIGNS)).astype(np.float32)
@@ -88,14 +101,13 @@ def most_alike_elsewhere(
     other_table = _codes(others, planes) if mirrored else table
     for codes, other_codes in zip(table.T, other_table.T, strict=True):
         for left, right in _buckets(codes, other_codes, splits):
-            for block in range(0, len(left), _BLOCK):
-                rows = left[block : block + _BLOCK]
-                similar = _normalised(thumbnails[rows]) @ _normalised(others[right]).T
-                similar[splits[rows][:, None] == splits[right][None]] = 0
+            for rows, columns in product(_parts(left, _BLOCK), _parts(right, _WIDE_BLOCK)):
+                similar = _normalised(thumbnails[rows]) @ _normalised(others[columns]).T
+                similar[splits[rows][:, None] == splits[columns][None]] = 0
                 place = similar.argmax(1)
                 value = similar[np.arange(len(rows)), place]
                 better = value > best[rows]
-                best[rows[better]], partner[rows[better]] = value[better], right[place[better]]
+                best[rows[better]], partner[rows[better]] = value[better], columns[place[better]]
     pairs: dict[tuple[int, ...], float] = {}
     closest = best >= np.maximum(_ALIKE, best[partner] - _CLOSER)
     for index in np.flatnonzero(closest & (partner >= 0)).tolist():
@@ -116,23 +128,25 @@ def _codes(thumbnails: NDArray[np.uint8], planes: NDArray[np.float32]) -> NDArra
 
 def _buckets(
     codes: NDArray[np.uint16], others: NDArray[np.uint16], splits: NDArray[np.int64]
-) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Returns the images of each code that occurs on both sides, where they are of several splits."""
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Yields the images of each code that occurs on both sides, where they are of several splits."""
     order, other_order = np.argsort(codes, kind="stable"), np.argsort(others, kind="stable")
     values = np.intersect1d(codes, others)
     ends = [np.searchsorted(codes[order], values, side) for side in ("left", "right")]
     other_ends = [np.searchsorted(others[other_order], values, side) for side in ("left", "right")]
-    found = []
     for a, b, c, d in zip(*ends, *other_ends, strict=True):
         left, right = order[a:b], other_order[c:d]
         if np.unique(splits[np.concatenate([left, right])]).size > 1:
-            found.append((left, right))
-    return found
+            yield left, right
+
+
+def _parts(places: NDArray[np.intp], length: int) -> list[NDArray[np.intp]]:
+    return [places[start : start + length] for start in range(0, len(places), length)]
 
 
 def _normalised(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Brings thumbnails (N, P) to mean 0 and length 1; those without contrast to length 0."""
-    vectors = thumbnails.astype(np.float32)
+    """Brings thumbnails (N, P) or (N, T, T) to vectors of mean 0 and length 1; those without contrast to length 0."""
+    vectors = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     vectors -= vectors.mean(1, keepdims=True)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     flat = length < _LEAST_CONTRAST * vectors.shape[1] ** 0.5
@@ -140,18 +154,24 @@ def _normalised(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     return scaled
 
 
+def _digest(case: Case) -> bytes | None:
+    image = case.image
+    return None if image is None or image.problem is not None or image.blank else image.digest
+
+
 def _note_near(cases: Sequence[Case], found: Collector) -> None:
     if len({case.pair.split for case in cases}) < 2:
         return
-    chosen, pixels = [], bytearray()
+    chosen: list[Case] = []
+    thumbnails = np.empty((len(cases), THUMBNAIL * THUMBNAIL), dtype=np.uint8)
     for case in cases:
         if case.image is not None and case.image.thumbnail and not case.image.blank:
+            thumbnails[len(chosen)] = np.frombuffer(case.image.thumbnail, dtype=np.uint8)
             chosen.append(case)
-            pixels += case.image.thumbnail
     names = sorted({case.pair.split for case in chosen})
     if len(names) < 2:
         return
-    thumbnails = np.frombuffer(pixels, dtype=np.uint8).reshape(len(chosen), -1)
+    thumbnails = thumbnails[: len(chosen)]
     splits = np.array([names.index(case.pair.split) for case in chosen])
     told: set[tuple[int, int]] = set()
     for mirrored in (False, True):

@@ -101,17 +101,17 @@ def note_shuffled_palettes(cases: Sequence[Case], known: Known, found: Collector
     spaces += [LabelSpace.load(name) for name, one in known_label_spaces().items() if len(one["names"]) in sizes]
     painted = [case for case in cases if _palette(case)]
     shuffled = [(case, space) for case in painted for space in spaces if _is_shuffled(case, space)]
-    if len({id(case) for case, _ in shuffled}) > _RARE * len(cases):
-        return
     beside = {id(case) for case, _ in shuffled}
-    others = [
+    if not beside or len(beside) > _RARE * len(cases):
+        return
+    others = (
         case.mask.grid
         for case in cases
         if case.mask is not None and case.ids and case.fault is None and id(case) not in beside
-    ]
-    places = Places(np.stack([grid_ids(grid) for grid in others]), sorted(known.stored)) if others else None
+    )
+    places = Places(others, sorted(known.stored))
     for case, space in shuffled:
-        if case.fault is None and places is not None and _lies_better(case, space, places):
+        if case.fault is None and places.masks and _lies_better(case, space, places):
             _mark(case, found, "palette_shuffled", f"{case.mask_file}: the colours are those of {space.name!r}")
             case.mend = {"as": "colors"} if space is known.labels else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,16 +22,22 @@ _LEAST_PRINTABLE = 32
 class FolderFiles:
     """What one folder holds."""
 
-    images: list[Path] = field(default_factory=list)
-    """Files with an image's extension, links to nothing among them, sorted by name."""
+    folder: Path = field(default_factory=Path)
+    names: list[str] = field(default_factory=list)
+    """Of the files with an image's extension, links to nothing among them, sorted."""
     dead: set[Path] = field(default_factory=set)
     """Those of them that cannot be opened: broken links, circles, formats that are not read."""
     folders: list[Path] = field(default_factory=list)
 
+    @property
+    def images(self) -> Iterator[Path]:
+        """The files of `names`; paths that are kept take hundreds of bytes each."""
+        return (self.folder / name for name in self.names)
+
 
 def files_in(folder: Path, root: Path, found: Collector) -> FolderFiles:
     """Lists a folder without following links in circles; hidden files are passed over, all else is noted."""
-    files = FolderFiles()
+    files = FolderFiles(folder)
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -52,7 +59,7 @@ def files_in(folder: Path, root: Path, found: Collector) -> FolderFiles:
             dead = "not_a_file"
             found.add(dead, shown, f"{shown} {file_fault(path)}")
         if suffix in IMAGE_SUFFIXES or suffix in _FOREIGN_SUFFIXES:
-            files.images.append(path)
+            files.names.append(entry.name)
             note_name(shown, found)
             if dead is not None:
                 files.dead.add(path)

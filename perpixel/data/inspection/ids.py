@@ -69,7 +69,8 @@ def note_ids(cases: Sequence[Case], known: Known, found: Collector) -> None:
         return
     rare = len(binary) < _RARE * len(masks) or not known.stored >= _BINARY
     sound = [case for case in masks if known.stored.issuperset(case.ids)]
-    places = Places(_grids(sound), sorted(known.stored & {i for case in sound for i in case.ids} or {0}))
+    values = sorted(known.stored & {i for case in sound for i in case.ids} or {0})
+    places = Places((case.mask.grid for case in sound if case.mask is not None), values)
     places.void = sum(_IGNORED in case.ids for case in sound) > 1
     inside = set(map(id, sound))
     for case in masks:
@@ -188,15 +189,6 @@ def _are_instances(ids: frozenset[int], divisor: int, known: Known) -> bool:
 def _foreground(case: Case) -> float:
     pixels = case.ids
     return pixels.get(_IGNORED, 0) / max(1, sum(pixels.values()))
-
-
-def _grids(cases: Sequence[Case]) -> NDArray[np.uint16]:
-    together, count = bytearray(), 0
-    for case in cases:
-        if case.mask is not None:
-            together += case.mask.grid
-            count += 1
-    return np.frombuffer(together, dtype="<u2").reshape(count, -1) if count else np.zeros((0, 1), dtype="<u2")
 
 
 def _mark(case: Case, found: Collector, kind: str, detail: str) -> None:

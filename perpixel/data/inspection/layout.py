@@ -126,7 +126,7 @@ def _labels_of(name: str | None) -> LabelSpace | None:
 
 def _pair_folders(split: str, images: Path, masks: Path, root: Path, found: Collector) -> Pairing:
     image_files, mask_files = files_in(images, root, found), files_in(masks, root, found)
-    if not image_files.images:
+    if not image_files.names:
         found.make("layout", [shown_path(root, images)], f"{shown_path(root, images)}: no image files here")
     return pair_files(split, image_files, mask_files, root, found)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, product
 from pathlib import Path
@@ -21,21 +22,45 @@ __all__ = ["Pair", "Pairing", "pair_files"]
 _LOOKED_AT = 1000
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """An image and its mask as far as they are there."""
+    """An image and its mask as far as they are there; paths are made when asked for, since they take 300 bytes each.
 
-    split: str
-    name: str
-    image: PixelSource | None
-    """None where it cannot be opened, as was said."""
-    mask: PixelSource | None
-    """None where there is none, or it cannot be opened, as was said."""
-    image_file: str
-    """As findings name it; also of an image that cannot be opened."""
-    mask_file: str | None
-    sound: bool = True
-    """Whether image and mask are there and the reader of the format takes the pair."""
+    Args:
+        split: As the layout calls it.
+        name: Of the sample.
+        image: None where it cannot be opened, as was said.
+        mask: None where there is none, or it cannot be opened, as was said.
+        image_file: As findings name it; also of an image that cannot be opened.
+        mask_file: As findings name it; None where there is none.
+        sound: Whether image and mask are there and the reader of the format takes the pair.
+    """
+
+    __slots__ = ("_image", "_mask", "image_file", "mask_file", "name", "sound", "split")
+
+    def __init__(
+        self,
+        *,
+        split: str,
+        name: str,
+        image: PixelSource | None,
+        mask: PixelSource | None,
+        image_file: str,
+        mask_file: str | None,
+        sound: bool = True,
+    ) -> None:
+        self.split, self.name, self.sound = split, name, sound
+        self.image_file, self.mask_file = image_file, mask_file
+        self._image, self._mask = _kept(image, image_file), _kept(mask, mask_file)
+
+    @property
+    def image(self) -> PixelSource | None:
+        """Where its pixels are."""
+        return _source(self._image, self.image_file)
+
+    @property
+    def mask(self) -> PixelSource | None:
+        """Where its labels are."""
+        return _source(self._mask, self.mask_file)
 
 
 @dataclass
@@ -60,48 +85,58 @@ def pair_files(
         taken: Files that a list has paired already; the rest is paired here.
     """
     pairing = Pairing() if taken is None else taken
-    image_files = _one_per_stem(images.images, pairing.used, root, found)
-    mask_files = _one_per_stem(masks.images, pairing.used, root, found)
+    image_files = _one_per_stem(images, pairing.used, root, found)
+    mask_files = _one_per_stem(masks, pairing.used, root, found)
     partner, ending = _by_ending(image_files, mask_files)
     loose = _by_loose_name(image_files, mask_files, partner)
-    for image, mask in loose.items():
-        shown = shown_path(root, image), shown_path(root, mask)
+    for name, other in loose.items():
+        shown = shown_path(root, images.folder / name), shown_path(root, masks.folder / other)
         found.add("names_differ", shown, " and ".join(shown))
     partner |= loose
-    lone = [path for path in image_files if path not in partner]
+    lone = [name for name in image_files if name not in partner]
     partnered = set(partner.values())
-    spare = [path for path in mask_files if path not in partnered]
+    spare = [name for name in mask_files if name not in partnered]
     per_class = _is_per_class(image_files, lone, spare, masks)
     if per_class:
         found.make(
             "class_files",
-            [shown_path(root, path) for path in (*masks.folders, *spare)],
+            [shown_path(root, path) for path in (*masks.folders, *(masks.folder / name for name in spare))],
             f"{split}: {per_class}",
             count=len(image_files),
         )
-    for path in () if per_class else lone:
-        if path not in images.dead:  # of those it was said that there is nothing
-            found.add("missing_mask", shown_path(root, path))
+    dead, dead_masks = {path.name for path in images.dead}, {path.name for path in masks.dead}
+    for name in () if per_class else lone:
+        if name not in dead:  # of those it was said that there is nothing
+            found.add("missing_mask", shown_path(root, images.folder / name))
     for folder in () if per_class else (*images.folders, *masks.folders):
         _note_nested(folder, root, found)
-    for path in () if per_class else spare:
-        found.add("spare_mask", shown_path(root, path))
-    dead = images.dead | masks.dead
-    for image in image_files:
-        partner_file = partner.get(image)
+    for name in () if per_class else spare:
+        found.add("spare_mask", shown_path(root, masks.folder / name))
+    for name in image_files:
+        image = images.folder / name
+        mask = masks.folder / partner[name] if name in partner else None
         pairing.pairs.append(
             Pair(
                 split=split,
                 name=_without(image.stem, ending[0]),
-                image=None if image in dead else image,
-                mask=None if partner_file in dead else partner_file,
+                image=None if name in dead else image,
+                mask=None if partner.get(name) in dead_masks else mask,
                 image_file=shown_path(root, image),
-                mask_file=None if partner_file is None else shown_path(root, partner_file),
-                sound=partner_file is not None and image not in dead and partner_file not in dead,
+                mask_file=None if mask is None else shown_path(root, mask),
+                sound=mask is not None and name not in dead and mask.name not in dead_masks,
             )
         )
-    pairing.used.update(image_files, mask_files)
     return pairing
+
+
+def _kept(source: PixelSource | None, file: str | None) -> PixelSource | str | None:
+    """Returns what stands before a file's name in its path, one text for all; a source that is no such file itself."""
+    text = str(source) if isinstance(source, Path) and file else ""
+    return sys.intern(text[: -len(file)]) if file and text.endswith(file) else source
+
+
+def _source(kept: PixelSource | str | None, file: str | None) -> PixelSource | None:
+    return Path(f"{kept}{file}") if isinstance(kept, str) else kept
 
 
 def _note_nested(folder: Path, root: Path, found: Collector) -> None:
@@ -112,36 +147,33 @@ def _note_nested(folder: Path, root: Path, found: Collector) -> None:
         found.add("nested_folder", shown, f"{shown}/ holds {inside[0].name}")
 
 
-def _one_per_stem(files: Sequence[Path], used: set[Path], root: Path, found: Collector) -> list[Path]:
-    """Notes files that share a stem, and returns those to pair: one of each stem that no list has paired.
+def _one_per_stem(files: FolderFiles, listed_files: set[Path], root: Path, found: Collector) -> list[str]:
+    """Notes files that share a stem, and returns the names to pair: one of each stem that no list has paired.
 
     Of several, the one that is listed counts, else that of the folder's commonest extension.
     """
-    suffixes = Counter(path.suffix.lower() for path in files)
-    by_stem: dict[str, list[Path]] = {}
-    for path in files:
-        by_stem.setdefault(path.stem, []).append(path)
+    used = {path.name for path in listed_files if path.parent == files.folder}
+    suffixes = Counter(_cut(name)[1] for name in files.names)
+    by_stem: dict[str, list[str]] = {}
+    for name in files.names:
+        by_stem.setdefault(_cut(name)[0], []).append(name)
     kept = []
     for same in by_stem.values():
         if len(same) > 1:
-            same.sort(key=lambda path: (path not in used, -suffixes[path.suffix.lower()]))
-            names = listed([path.name for path in same])
-            found.add("duplicate_stem", [shown_path(root, path) for path in same], names)
+            same.sort(key=lambda name: (name not in used, -suffixes[_cut(name)[1]]))
+            found.add("duplicate_stem", [shown_path(root, files.folder / name) for name in same], listed(same))
         if same[0] not in used:
             kept.append(same[0])
     return kept
 
 
-def _by_ending(images: Sequence[Path], masks: Sequence[Path]) -> tuple[dict[Path, Path], tuple[str, str]]:
+def _by_ending(images: Sequence[str], masks: Sequence[str]) -> tuple[dict[str, str], tuple[str, str]]:
     """Returns the partners under the ending that pairs most images; equal names win when they pair half."""
-    best: dict[Path, Path] = {}
+    best: dict[str, str] = {}
     chosen = ("", "")
     for image_end, mask_end in product(IMAGE_ENDINGS, MASK_ENDINGS):
-        by_key = {_without(path.stem, mask_end): path for path in masks if path.stem.lower().endswith(mask_end.lower())}
-        keys = {
-            path: _without(path.stem, image_end) for path in images if path.stem.lower().endswith(image_end.lower())
-        }
-        partner = {path: by_key[key] for path, key in keys.items() if key in by_key}
+        by_key = {key: name for name, key in _keys(masks, mask_end)}
+        partner = {name: by_key[key] for name, key in _keys(images, image_end) if key in by_key}
         if len(partner) > len(best):
             best, chosen = partner, (image_end, mask_end)
         if 2 * len(best) > len(images):
@@ -149,34 +181,46 @@ def _by_ending(images: Sequence[Path], masks: Sequence[Path]) -> tuple[dict[Path
     return best, chosen
 
 
-def _by_loose_name(images: Sequence[Path], masks: Sequence[Path], partner: dict[Path, Path]) -> dict[Path, Path]:
+def _keys(names: Sequence[str], ending: str) -> Iterator[tuple[str, str]]:
+    """Yields the names whose stems have an ending, in any case, with what stands before it."""
+    for name in names:
+        stem = _cut(name)[0]
+        if stem.lower().endswith(ending.lower()):
+            yield name, _without(stem, ending)
+
+
+def _by_loose_name(images: Sequence[str], masks: Sequence[str], partner: dict[str, str]) -> dict[str, str]:
     """Pairs what is left by names without case, accents' form and blanks around."""
     used = set(partner.values())
-    free = {_loose(path.stem): path for path in masks if path not in used}
-    return {image: free[_loose(image.stem)] for image in images if image not in partner and _loose(image.stem) in free}
+    free = {_loose(name): name for name in masks if name not in used}
+    return {name: free[_loose(name)] for name in images if name not in partner and _loose(name) in free}
 
 
-def _loose(stem: str) -> str:
-    return unicodedata.normalize("NFKC", stem).casefold().strip()
+def _loose(name: str) -> str:
+    return unicodedata.normalize("NFKC", _cut(name)[0]).casefold().strip()
 
 
-def _is_per_class(
-    images: Sequence[Path], lone: Sequence[Path], spare: Sequence[Path], masks: FolderFiles
-) -> str | None:
+def _is_per_class(images: Sequence[str], lone: Sequence[str], spare: Sequence[str], masks: FolderFiles) -> str | None:
     """Says how masks of one file per class are laid out, where most images have no mask but that."""
     if not images or 2 * len(lone) <= len(images):
         return None
-    stems = {path.stem for path in images}
+    stems = {_cut(name)[0] for name in images}
     names = {folder.name for folder in masks.folders}
     if len(names & stems) * 2 > len(stems):
         return "the folder of masks holds a folder for each image"
     inside = [folder for folder in masks.folders if any(path.stem in stems for path in list(folder.iterdir())[:50])]
     if len(inside) >= 2:
         return f"the folder of masks holds a folder for each class: {listed([folder.name for folder in inside])}"
-    prefixes = [path.stem.rpartition("_")[0] for path in spare]
+    prefixes = [_cut(name)[0].rpartition("_")[0] for name in spare]
     if len(set(prefixes) & stems) * 2 > len(stems) and len(spare) > len(stems):
         return "several masks begin with the name of each image"
     return None
+
+
+def _cut(name: str) -> tuple[str, str]:
+    """Returns the stem of a file and its extension in small letters; it has one."""
+    stem, _, suffix = name.rpartition(".")
+    return stem, suffix.lower()
 
 
 def _without(stem: str, ending: str) -> str:

@@ -5,7 +5,8 @@ Shapes: N masks, P points of the grid, V values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +17,28 @@ __all__ = ["Places", "grid_ids"]
 
 _LEAST_MASKS = 20
 _PRIOR = 0.5
+_BLOCK = 256
 
 
 class Places:
     """How often each id lies at each point of a coarse grid.
 
     Args:
-        grids: (N, P) ids of the masks that are beyond doubt.
+        grids: Of the masks that are beyond doubt, ids (P,) in two bytes each; they are counted and not kept.
         values: The ids that may occur.
     """
 
-    def __init__(self, grids: NDArray[np.uint16], values: Sequence[int]) -> None:
+    def __init__(self, grids: Iterable[bytes], values: Sequence[int]) -> None:
         self.values = np.array(sorted(values), dtype=np.int64)
-        self.masks = len(grids)
+        self.masks = 0
         self.void = False
         """Whether several of the masks hold 255."""
-        self.counts = np.stack([(grids == value).sum(0) for value in self.values], axis=1)  # (P, V)
+        self.counts = np.zeros((GRID * GRID, len(self.values)), dtype=np.int64)  # (P, V)
+        remaining = iter(grids)
+        while some := list(islice(remaining, _BLOCK)):
+            block = np.frombuffer(b"".join(some), dtype="<u2").reshape(len(some), -1)
+            self.counts += np.stack([(block == value).sum(0) for value in self.values], axis=1)
+            self.masks += len(some)
 
     @property
     def tell(self) -> bool:
