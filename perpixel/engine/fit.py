@@ -21,6 +21,7 @@ from perpixel.engine.groups import freeze_batch_norm
 from perpixel.engine.interrupts import Interrupted, StopSignals
 from perpixel.engine.meter import Meter
 from perpixel.engine.nonfinite_guard import NonFiniteGuard
+from perpixel.engine.optimizers import lay_out_state
 from perpixel.engine.parallel import Parallel
 from perpixel.engine.prefetch import prefetched
 from perpixel.engine.randomness import kept_random_state, rank_seed, seed_all
@@ -84,6 +85,7 @@ class _Training:
         self.world = self.parallel.world
         if settings.channels_last and self.parallel.replica is None:
             self.network = self.network.to(memory_format=torch.channels_last)
+            lay_out_state(task.optimizer)
         self.scaler = torch.amp.GradScaler(self.device.type) if settings.precision == "fp16" else None
         decay = settings.ema_decay
         self.ema = ExponentialMovingAverage(self.network, decay=decay) if decay is not None else None

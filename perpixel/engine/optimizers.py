@@ -12,7 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer, RMSprop
 
 from perpixel.errors import InvalidValue, nearest
 
-__all__ = ["OPTIMIZERS", "OptimizerOptions", "create_optimizer"]
+__all__ = ["OPTIMIZERS", "OptimizerOptions", "create_optimizer", "lay_out_state"]
 
 Groups = Sequence[dict[str, Any]]
 
@@ -103,3 +103,17 @@ def _fusable(parameter: Tensor) -> bool:
     """Whether torch's fused kernels take it; slices of a tensor that several processes share are left to the others."""
     whole = not hasattr(parameter, "device_mesh")
     return whole and parameter.device.type in ("cpu", "cuda") and parameter.dtype in (torch.float32, torch.float64)
+
+
+def lay_out_state(optimizer: Optimizer) -> None:
+    """Brings what an optimizer keeps into the memory order of its parameters, values as they are.
+
+    Fused kernels walk through parameter, gradient and state as they lie in memory. State of another order, such as that
+    of parameters which became channels_last later or were saved by other processes, would meet the wrong weights.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if not isinstance(value, Tensor) or value.shape != parameter.shape or value.stride() == parameter.stride():
+                continue
+            if not hasattr(value, "device_mesh"):  # slices of FSDP2 are not updated by fused kernels
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

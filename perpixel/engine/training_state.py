@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from perpixel.engine.distributed import World
+from perpixel.engine.optimizers import lay_out_state
 from perpixel.engine.parallel import like
 from perpixel.engine.randomness import random_state, rank_seed, seed_all, set_random_state
 from perpixel.engine.task import FitSettings
@@ -164,6 +165,7 @@ class TrainingState:
             for group, chosen, names in zip(groups, kernels, own, strict=True)
         ]
         self.optimizer.load_state_dict({"state": state, "param_groups": numbered})
+        lay_out_state(self.optimizer)
 
     def _placed(self, name: str, value: Tensor) -> Tensor:
         """Returns a tensor that was read whole sliced like the one it goes to."""

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, RMSprop
 
 from perpixel.engine.groups import parameter_groups
-from perpixel.engine.optimizers import OPTIMIZERS, create_optimizer
+from perpixel.engine.optimizers import OPTIMIZERS, create_optimizer, lay_out_state
 from perpixel.errors import InvalidValue
 
 
@@ -85,3 +85,14 @@ def test_rmsprop_fused_raises() -> None:
 def test_optimizer_bad_value_raises_with_the_optimizers_name() -> None:
     with pytest.raises(InvalidValue, match="optimizer 'sgd': Invalid momentum value: -1"):
         create_optimizer("sgd", groups(), lr=1, momentum=-1)
+
+
+def test_lay_out_state_follows_parameters_that_became_channels_last() -> None:
+    weight = torch.nn.Parameter(torch.randn(4, 3, 3, 3))
+    optimizer = create_optimizer("sgd", [{"params": [weight]}], lr=0.1, momentum=0.9)
+    optimizer.state[weight]["momentum_buffer"].copy_(values := torch.randn(4, 3, 3, 3))
+    weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    lay_out_state(optimizer)
+    laid = optimizer.state[weight]["momentum_buffer"]
+    assert laid.stride() == weight.stride()
+    assert torch.equal(laid, values)

@@ -140,3 +140,22 @@ def test_load_checkpoint_with_damaged_shards_is_refused(tmp_path: Path) -> None:
     (path / "shards" / ".metadata").write_bytes(b"\x80\x04")
     with pytest.raises(CheckpointError, match=r"cannot read .*resume from an earlier checkpoint"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_training_state_put_back_in_another_memory_order_updates_the_same_weights(
+    tmp_path: Path, optimizer: str
+) -> None:
+    one, other = (
+        state(optimizer=optimizer, steps=steps, network=TinyNetwork(dropout=0).to(memory_format=torch.channels_last))
+        for steps in (3, 0)
+    )
+    taken = one.take(Counters(step=3))
+    taken["tensors"] = {name: value.contiguous() for name, value in taken["tensors"].items()}  # as several processes do
+    path = save_checkpoint(tmp_path, taken, step=3)
+    other.put_back(load_checkpoint(path), path, warn=no_warning)
+    for each in (one, other):
+        task = make_task(SETTINGS)
+        train_step(each.network, task.criterion, [make_batch(9)], each.optimizer, preprocessing=task.preprocessing)
+    for name, weight in one.network.named_parameters():
+        torch.testing.assert_close(dict(other.network.named_parameters())[name], weight, rtol=1e-6, atol=1e-7)
