@@ -126,6 +126,8 @@ def fused_argmax(
     """
     covered = _checked_cover(logits, size, covered)
     _check_finite(logits)
+    if covered == tuple(logits.shape[-2:]):  # cells are pixels: nothing to mix
+        return logits[..., : size[0], : size[1]].argmax(1).to(_dtype_of(logits.shape[1]))
     if kernel := _kernel(logits):
         found: Tensor = kernel.mixed_whole(logits, size, covered, align_corners=align_corners, top=False)[0]
         return found
@@ -367,7 +369,8 @@ def _check_reach(logits: Tensor, rows: Axis, columns: Axis) -> None:
 
 
 def _check_finite(logits: Tensor) -> None:
-    if bool(torch.isfinite(logits.sum(dtype=torch.float64))):  # one pass without a map; what is not finite stays so
+    total = logits.sum(dtype=torch.promote_types(logits.dtype, torch.float32))  # what is not finite stays so
+    if bool(torch.isfinite(total)):  # a sum that overflows is looked at in detail
         return
     finite = torch.isfinite(logits)
     if not bool(finite.all()):

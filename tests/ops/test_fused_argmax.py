@@ -214,3 +214,11 @@ def test_axis_within_reads_the_nearest_cell():
     inside = axis.within(2)
     assert inside.low.tolist() == [0, 0, 0, 0, 1, 1]
     assert inside.high.tolist() == [0, 0, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fused_argmax_where_cells_are_pixels_takes_the_first_of_the_best(dtype: torch.dtype) -> None:
+    logits = torch.randint(-2, 3, (2, 5, 6, 7)).to(dtype).contiguous(memory_format=torch.channels_last)
+    expected = logits.max(1, keepdim=True).values.eq(logits).to(torch.uint8).argmax(1).to(torch.uint8)
+    assert torch.equal(fused_argmax(logits, (6, 7), align_corners=False), expected)
+    assert torch.equal(fused_argmax(logits, (4, 5), align_corners=True, covered=(6, 7)), expected[:, :4, :5])
