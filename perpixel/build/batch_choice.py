@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from perpixel.build.memory_estimate import estimate_training_memory
+from perpixel.build.memory_estimate import StepProbe, estimate_training_memory
+from perpixel.build.memory_plan import plan_memory
 from perpixel.config import RunConfig
 from perpixel.engine import choose_precision
 from perpixel.inference.memory import bytes_text, free_memory
@@ -27,20 +28,19 @@ def fitting_batch(config: RunConfig, num_classes: int, *, device: str, wanted_be
     Raises:
         PerpixelError: the network or the loss cannot be built.
     """
-    wanted, crop = config.data.batch_size, config.data.crop_size
+    wanted = config.data.batch_size
     precision = choose_precision(config.precision, device).name
     free = free_memory(torch.device(device))
-    room = int(_ROOM * free)
-    estimate = estimate_training_memory(config, num_classes, precision=precision, growth=False)
-    if estimate.total > room:  # how much less is worth another look
-        estimate = estimate_training_memory(config, num_classes, precision=precision)
-    largest = estimate.largest_batch(room)
+    room = max(1, int(_ROOM * free))
+    probe = StepProbe(config, num_classes, 0, precision)
+    estimate = estimate_training_memory(config, num_classes, precision=precision, probe=probe)
     where = "memory of the GPU" if device == "cuda" else "memory"
-    if largest >= wanted:
+    if estimate.total <= room:
         return wanted, f"{wanted_because}; a step takes {estimate.text()}, and {bytes_text(free)} of {where} are free"
+    largest = plan_memory(config, num_classes, memory=room, device=device, probe=probe).largest_batch
     some = max(1, largest)
     beyond = "" if largest else "; even one may not fit: take smaller crops with data.crop_size=[…, …]"
     return some, (
-        f"of {wanted}, {some} fit into {bytes_text(room)}, four fifths of the {where} that is free: each image "
-        f"of {crop[0]} x {crop[1]} takes about {bytes_text(estimate.image_bytes)}{beyond}"
+        f"of {wanted}, {some} fit into {bytes_text(room)}, four fifths of the {where} that is free: a step takes "
+        f"{estimate.text()}{beyond}"
     )

@@ -47,8 +47,6 @@ class MemoryEstimate:
     """The rest of the peak: what autograd keeps of the batch, and what the step computes with besides."""
     batch_size: int
     crop_size: tuple[int, int]
-    lines: tuple[tuple[int, int], ...]
-    """(bytes without any image, bytes per image) of the step's phases; the peak of a batch is the highest of them."""
     counted_at: str
     """How it was found: ``"full size"``, or ``"small crops"`` extended linearly in pixels."""
 
@@ -66,15 +64,6 @@ class MemoryEstimate:
             f"{bytes_text(rest)} weights, gradients and optimiser"
         )
 
-    @property
-    def image_bytes(self) -> int:
-        """By how much the peak of large batches grows with one more image."""
-        return max(per_image for _, per_image in self.lines)
-
-    def largest_batch(self, memory: int) -> int:
-        """Returns how many images of this crop fit into ``memory`` bytes; 0 when not even one does."""
-        return max(0, min((memory - fixed) // per_image for fixed, per_image in self.lines if per_image > 0))
-
 
 def estimate_training_memory(
     config: RunConfig,
@@ -82,7 +71,6 @@ def estimate_training_memory(
     *,
     stage: int = 0,
     precision: str = "fp32",
-    growth: bool = True,
     probe: StepProbe | None = None,
 ) -> MemoryEstimate:
     """Counts the memory of a training step of the configured size, on tensors without content.
@@ -95,7 +83,6 @@ def estimate_training_memory(
         num_classes: K.
         stage: Which one.
         precision: Of the forward pass: a key of ``PRECISIONS``; fp16 takes as much as bf16.
-        growth: Counts a batch of twice the size too, for a `MemoryEstimate.largest_batch` as exact as the total.
         probe: Of that stage, where something was counted already.
 
     Raises:
@@ -104,26 +91,14 @@ def estimate_training_memory(
     probe = probe or StepProbe(config, num_classes, stage, precision)
     choice = config.data_of(stage)
     batch, crop = choice.batch_size, choice.crop_size
-    try:
-        counts, counted_at = {batch: probe.fake_peaks(batch, crop)}, "full size"
-        if growth:
-            counts[2 * batch] = probe.fake_peaks(2 * batch, crop)
-    except NEEDS_NUMBERS:
-        counts, counted_at = {size: probe.extended_peaks(size, crop) for size in (batch, 2 * batch)}, "small crops"
-    if len(counts) == 1:
-        held = probe.beside + probe.trained + probe.states
-        lines = [(held, (counts[batch].highest - probe.trained - probe.states) // batch)]
-    else:
-        pairs = zip(counts[batch], counts[2 * batch], strict=True)
-        lines = [(probe.beside + 2 * one - two, (two - one) // batch) for one, two in pairs]
+    peaks, counted_at = probe.peaks(batch, crop)
     return MemoryEstimate(
         weights=probe.weights + probe.mean,
         gradients=probe.trained,
         optimizer=probe.states,
-        activations=max(0, counts[batch].highest - probe.trained - probe.states) + LIBRARIES,
+        activations=max(0, peaks.highest - probe.trained - probe.states) + LIBRARIES,
         batch_size=batch,
         crop_size=crop,
-        lines=tuple((fixed, max(1, per_image)) for fixed, per_image in lines),
         counted_at=counted_at,
     )
 
@@ -186,11 +161,14 @@ class StepProbe:
 
     def bytes_of(self, batch: int, crop: tuple[int, int]) -> int:
         """Returns the whole peak of a step of this batch and crop, weights and libraries among it."""
+        return self.beside + self.peaks(batch, crop)[0].highest
+
+    def peaks(self, batch: int, crop: tuple[int, int]) -> tuple[_Peaks, str]:
+        """Returns the peaks of a step beyond the weights, and how they were found: `MemoryEstimate.counted_at`."""
         try:
-            peaks = self.fake_peaks(batch, crop)
+            return self.fake_peaks(batch, crop), "full size"
         except NEEDS_NUMBERS:
-            peaks = self.extended_peaks(batch, crop)
-        return self.beside + peaks.highest
+            return self.extended_peaks(batch, crop), "small crops"
 
     def valid_size(self, height: int, width: int) -> tuple[int, int]:
         """Returns the crop that the network takes nearest to this one, not below its least."""

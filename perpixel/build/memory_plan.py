@@ -181,6 +181,8 @@ def out_of_memory(
             f"`perpixel train --resume {run} {same}` goes on from the newest checkpoint with the same "
             f"{batch * accumulate} images per update"
         )
+    if not config.recompute:
+        ways.append("recompute=true, which keeps less of the forward pass and computes it again")
     if processes > 1:
         ways.append("fewer processes")
     if plan.largest_crop is not None and math.prod(plan.largest_crop) < height * width:

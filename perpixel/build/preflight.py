@@ -234,9 +234,7 @@ class _Preflight:
         for index, stage in enumerate(self.config.stages):
             classes = data.labels.num_classes
             probe = StepProbe(self.config, classes, index, self.precision)
-            found = estimate_training_memory(
-                self.config, classes, stage=index, precision=self.precision, growth=False, probe=probe
-            )
+            found = estimate_training_memory(self.config, classes, stage=index, precision=self.precision, probe=probe)
             plan = plan_memory(self.config, classes, memory=room, device=self.device, stage=index, probe=probe)
             self.estimates[index] = found
             lines.append(f"{stage.name}: {found.text()}; {plan.text()}")

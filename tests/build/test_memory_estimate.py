@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from perpixel.build import batch_choice, memory_estimate
 from perpixel.build.batch_choice import fitting_batch
 from perpixel.build.memory_estimate import MemoryEstimate, estimate_training_memory
+from perpixel.build.memory_plan import plan_memory
 from perpixel.config import ModelChoice, OptimizerChoice, RunConfig, TermChoice
 
 GIVEN = MemoryEstimate(
@@ -21,7 +23,6 @@ GIVEN = MemoryEstimate(
     activations=400,
     batch_size=4,
     crop_size=(32, 32),
-    lines=((40, 100), (140, 1)),
     counted_at="full size",
 )
 
@@ -31,11 +32,6 @@ def config(**changes: object) -> RunConfig:
     whole = small_config("unused", **{**plain, **changes})
     fcn = whole.stages[0].model_copy(update={"model": ModelChoice(name="fcn", backbone=TINY, options={"width": 8})})
     return whole.model_copy(update={"stages": (fcn,)})
-
-
-def test_largest_batch_fills_the_memory_and_no_more() -> None:
-    assert GIVEN.total == 440
-    assert [GIVEN.largest_batch(memory) for memory in (100, 141, 239, 440, 1000)] == [0, 1, 1, 4, 9]
 
 
 def test_estimate_text_names_batch_and_parts() -> None:
@@ -50,26 +46,27 @@ def test_estimate_counts_without_content_what_a_real_step_allocates() -> None:
     assert counted.highest == max(counted) > 0
 
 
-def test_estimate_grows_by_image_bytes_and_shrinks_in_bf16() -> None:
+def test_estimate_is_what_the_plan_fills_memory_with_and_shrinks_in_bf16() -> None:
     at_4 = estimate_training_memory(config(), 3)
-    at_8 = estimate_training_memory(config(data={"crop_size": [64, 96], "batch_size": 8}), 3, growth=False)
-    assert at_8.total == pytest.approx(max(fixed + 8 * image for fixed, image in at_4.lines), rel=0.01)
-    assert at_4.largest_batch(at_8.total + 100_000) == 8
+    at_8 = estimate_training_memory(config(data={"crop_size": [64, 96], "batch_size": 8}), 3)
+    plain = config().model_copy(update={"precision": "fp32"})
+    assert plan_memory(plain, 3, memory=at_8.total).largest_batch == 8
+    assert plan_memory(plain, 3, memory=at_8.total - 1).largest_batch == 7
     assert at_4.counted_at == "full size"
-    assert estimate_training_memory(config(), 3, precision="bf16", growth=False).activations < at_4.activations
+    assert estimate_training_memory(config(), 3, precision="bf16").activations < at_4.activations
 
 
 def test_estimate_optimiser_running_mean_and_frozen_weights_count() -> None:
     base = config()
-    sgd = estimate_training_memory(base, 3, growth=False)
+    sgd = estimate_training_memory(base, 3)
     stage = base.stages[0]
     changed = stage.model_copy(update={"optimizer": OptimizerChoice(name="adamw"), "ema_decay": 0.9})
-    more = estimate_training_memory(base.model_copy(update={"stages": (changed,)}), 3, growth=False)
+    more = estimate_training_memory(base.model_copy(update={"stages": (changed,)}), 3)
     assert sgd.optimizer == sgd.gradients > 0
     assert more.optimizer == pytest.approx(2 * sgd.optimizer, rel=0.01)
     assert more.weights == sgd.weights + sgd.gradients
     frozen = base.model_copy(update={"stages": (stage.model_copy(update={"frozen": ("^backbone",)}),)})
-    assert estimate_training_memory(frozen, 3, growth=False).gradients < sgd.gradients
+    assert estimate_training_memory(frozen, 3).gradients < sgd.gradients
 
 
 def test_estimate_where_a_loss_needs_numbers_is_extended_from_small_crops(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,17 +84,21 @@ def test_estimate_where_a_loss_needs_numbers_is_extended_from_small_crops(monkey
 def test_estimate_of_a_loss_that_sorts_and_selects_is_counted() -> None:
     term = TermChoice(name="hard", loss="ohem")
     stage = config().stages[0].model_copy(update={"terms": (term,)})
-    found = estimate_training_memory(config().model_copy(update={"stages": (stage,)}), 3, growth=False)
+    found = estimate_training_memory(config().model_copy(update={"stages": (stage,)}), 3)
     assert found.activations > 0
 
 
 @pytest.mark.parametrize(
-    ("free", "expected", "said"), [(10**12, 4, "evens out"), (2000, 3, "of 4, 3 fit"), (10, 1, "even one")]
+    ("free", "expected", "said"), [(10**12, 4, "evens out"), ("three", 3, "of 4, 3 fit"), (10, 1, "even one")]
 )
-def test_fitting_batch_follows_the_memory(monkeypatch: pytest.MonkeyPatch, free: int, expected: int, said: str) -> None:
-    given = replace(GIVEN, activations=2000, lines=((40, 500),))
-    monkeypatch.setattr(batch_choice, "estimate_training_memory", lambda *_, **__: given)
+def test_fitting_batch_follows_the_memory(
+    monkeypatch: pytest.MonkeyPatch, free: int | str, expected: int, said: str
+) -> None:
+    wanted = config().model_copy(update={"precision": "fp32"})
+    if free == "three":  # four fifths of it take three images
+        three = config(data={"crop_size": [64, 96], "batch_size": 3})
+        free = math.ceil(estimate_training_memory(three, 3).total / 0.8)
     monkeypatch.setattr(batch_choice, "free_memory", lambda _: free)
-    batch, reason = fitting_batch(config(), 3, device="cpu", wanted_because="noise evens out")
+    batch, reason = fitting_batch(wanted, 3, device="cpu", wanted_because="noise evens out")
     assert batch == expected
     assert said in reason

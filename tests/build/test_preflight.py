@@ -70,7 +70,6 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
         activations=10**7,
         batch_size=2,
         crop_size=(32, 32),
-        lines=((10**7, 10**7),),
         counted_at="full size",
     )
     monkeypatch.setattr(MODULE, "estimate_training_memory", lambda *_, **__: given)

@@ -51,7 +51,7 @@ def test_compile_and_recompute_together_are_refused(data: Path) -> None:
 
 def test_estimate_of_a_recomputed_step_is_lower() -> None:
     plain, recomputed = (
-        estimate_training_memory(small_config("x", recompute=on, data={"crop_size": [64, 96]}), 3, growth=False)
+        estimate_training_memory(small_config("x", recompute=on, data={"crop_size": [64, 96]}), 3)
         for on in (False, True)
     )
     assert recomputed.activations < plain.activations
