@@ -17,7 +17,7 @@ from perpixel.inference.layer_pairs import exclusive_pairs, replace_layer
 
 __all__ = ["FoldedNetwork", "fold_batch_norm"]
 
-_CONVOLUTIONS = ("Conv2d", "ConvTranspose2d", "PartsConv2d", "Conv2dSame")
+_CONVOLUTIONS = ("Conv2d", "ConvTranspose2d", "PartsConv2d", "DoublingConv2d", "Conv2dSame")
 """By name, so that subclasses that do more, such as standardising their weights, are left alone; the last is timm's."""
 _NORMS = ("BatchNorm2d", "PooledBatchNorm2d", "SyncBatchNorm", "BatchNormAct2d")
 

@@ -1,4 +1,4 @@
-"""A network's copy for inference alone: batch norms folded, and weights brought to autocast's type once.
+"""A network's copy for inference alone: batch norms folded, weights brought to autocast's type and summed once.
 
 Autocast casts the weights of convolutions and linear layers at every call anew; here that is done once, to the same
 bits. Weights are not laid out for oneDNN beforehand: it chooses their order by the size of the image, and reordering
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from perpixel.inference.folding import fold_batch_norm
 from perpixel.inference.layer_pairs import small_images
+from perpixel.layers.doubling_conv import DoublingConv2d
 
 __all__ = ["OptimizedNetwork", "optimized_copy"]
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_CAST = ("Conv2d", "ConvTranspose2d", "PartsConv2d", "Conv2dSame", "Linear")
+_CAST = ("Conv2d", "ConvTranspose2d", "PartsConv2d", "DoublingConv2d", "Conv2dSame", "Linear")
 """By name: subclasses may do more with their weights."""
 
 
@@ -44,15 +45,29 @@ def optimized_copy(network: nn.Module, *, precision: str = "fp32") -> OptimizedN
             small images.
         precision: What the copy will run in: ``fp32``, or under autocast to ``bf16`` or ``fp16``.
     """
-    folded = fold_batch_norm(network)
-    dtype = _AUTOCAST.get(precision)
-    if dtype is None:
-        return OptimizedNetwork(folded.network, folded.folded, 0)
-    changed = copy.deepcopy(folded.network).eval().requires_grad_(False)
-    count = _cast_weights(changed, dtype)
-    if count and _same_scores(folded.network, changed, dtype):
-        return OptimizedNetwork(changed, folded.folded, count)
-    return OptimizedNetwork(folded.network, folded.folded, 0)
+    best, folded, _ = fold_batch_norm(network)
+    count, dtype = 0, _AUTOCAST.get(precision)
+    if dtype is not None:
+        changed = _frozen_copy(best)
+        count = _cast_weights(changed, dtype)
+        if count and _same_scores(best, changed, dtype):
+            best = changed
+        else:
+            count = 0
+    if any(_doubles(layer) for layer in best.modules()):
+        best = _frozen_copy(best) if best is network else best
+        for layer in best.modules():
+            if _doubles(layer):
+                cast(DoublingConv2d, layer).keep_doubled_weight()
+    return OptimizedNetwork(best, folded, count)
+
+
+def _frozen_copy(network: nn.Module) -> nn.Module:
+    return copy.deepcopy(network).eval().requires_grad_(False)
+
+
+def _doubles(layer: nn.Module) -> bool:
+    return isinstance(layer, DoublingConv2d) and layer.weight.device.type == "cpu"
 
 
 def _cast_weights(network: nn.Module, dtype: torch.dtype) -> int:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from perpixel.backbones import Backbone
 from perpixel.errors import InvalidValue
+from perpixel.layers.doubling_conv import Doubled, DoublingConv2d
 from perpixel.layers.parts_conv import PartsConv2d
 from perpixel.models.network import Network
 from perpixel.ops import resize
@@ -101,7 +102,9 @@ class UNetBackbone(Network):
         coarsest = config.closing_width or backbone.channels[-1]
         self.closing = _closing(backbone.channels[-1], coarsest) if config.closing_width else None
         self.center = (
-            nn.Sequential(_conv_block(coarsest, coarsest, config), _conv_block(coarsest, coarsest, config))
+            nn.Sequential(
+                *(_conv_block(nn.Conv2d(coarsest, coarsest, 3, padding=1, bias=not config.norm), config) for _ in "12")
+            )
             if config.center
             else None
         )
@@ -146,7 +149,7 @@ class DecoderBlock(nn.Module):
     """Enlarges a map, joins the skipped one and convolves twice: (B, C, h, w), (B, C', h', w') -> (B, w_i, h', w').
 
     The first convolution reads [enlarged, skipped]. Without attention it is computed in two parts, one for each, and
-    their concatenation is never made.
+    their concatenation is never made; nor is the enlarged map where it is the coarse one doubled by nearest neighbour.
     """
 
     def __init__(self, below: int, skipped: int, width: int, config: UNetBackboneConfig) -> None:
@@ -155,21 +158,30 @@ class DecoderBlock(nn.Module):
         reduction = config.attention_reduction
         self.interpolation = config.interpolation
         self.excite_in = SpatialChannelExcitation(below + skipped, reduction) if excites and skipped else None
-        self.first = _conv_block(below + skipped, width, config)
-        self.second = _conv_block(width, width, config)
+        doubles = self.interpolation == "nearest" and self.excite_in is None
+        bias = not config.norm
+        self.first = _conv_block(
+            DoublingConv2d(below, skipped, width, bias=bias)
+            if doubles
+            else PartsConv2d(below + skipped, width, 3, padding=1, bias=bias),
+            config,
+        )
+        self.second = _conv_block(nn.Conv2d(width, width, 3, padding=1, bias=bias), config)
         self.excite_out = SpatialChannelExcitation(width, reduction) if excites else None
 
     def forward(self, x: Tensor, skipped: Tensor | None, size: tuple[int, int] | torch.Size) -> Tensor:
         """``size`` is the skipped map's, or that of the map to make where there is none."""
-        if self.interpolation == "nearest":
-            x = F.interpolate(x, size=tuple(size), mode="nearest")
-        else:
-            x = resize(x, size, align_corners=False)
-        x = self._first(x, skipped)  # nothing else holds the enlarged map, the largest of all
+        x = self._first(x, skipped, (size[0], size[1]))  # nothing else holds the enlarged map, the largest of all
         out: Tensor = self.second(x)
         return out if self.excite_out is None else cast(Tensor, self.excite_out(out))
 
-    def _first(self, x: Tensor, skipped: Tensor | None) -> Tensor:
+    def _first(self, x: Tensor, skipped: Tensor | None, size: tuple[int, int]) -> Tensor:
+        if isinstance(self.first[0], DoublingConv2d) and size == (2 * x.shape[-2], 2 * x.shape[-1]):
+            return cast(Tensor, self.first(Doubled(x, skipped)))
+        if self.interpolation == "nearest":
+            x = F.interpolate(x, size=size, mode="nearest")
+        else:
+            x = resize(x, size, align_corners=False)
         if skipped is None:
             return cast(Tensor, self.first(x))
         if self.excite_in is not None:
@@ -200,11 +212,9 @@ class SpatialChannelExcitation(nn.Module):
         return x * by_channel + x * by_pixel
 
 
-def _conv_block(in_channels: int, out_channels: int, config: UNetBackboneConfig) -> nn.Sequential:
-    layers: list[nn.Module] = [PartsConv2d(in_channels, out_channels, 3, padding=1, bias=not config.norm)]
-    if config.norm:
-        layers.append(nn.BatchNorm2d(out_channels))
-    return nn.Sequential(*layers, nn.ReLU(inplace=True))
+def _conv_block(conv: nn.Conv2d, config: UNetBackboneConfig) -> nn.Sequential:
+    norm = [nn.BatchNorm2d(conv.out_channels)] if config.norm else []
+    return nn.Sequential(conv, *norm, nn.ReLU(inplace=True))
 
 
 def _closing(in_channels: int, out_channels: int) -> nn.Sequential:
