@@ -86,19 +86,19 @@ class _Images:
 
         ``own`` and ``mixed`` are (H, W), zero where ignored.
         """
-        labels = self._target[index].long()
-        labels = labels.masked_fill(labels == self._ignore_index, 0)
         scores = self._logits[index].to(self.dtype).contiguous()
         scores = scores - scores.amax(0)
         for slab in self._slabs:
             columns = self._mixed_columns(scores[:, slab.cells])  # (K, c, W)
             pull = None if gradient is None else torch.zeros_like(columns)
             for band in slab.bands:
-                powers = self._powers(columns, band, labels)  # (K, n, W)
+                rows = band.pixels
+                chosen = self._target[index, rows]
+                chosen = chosen.masked_fill(chosen == self._ignore_index, 0).long()
+                powers = self._powers(columns, band, chosen)  # (K, n, W)
                 if pull is None or own is None:
                     continue
-                rows = band.pixels
-                self._pulled(powers, rows, labels[rows], own[rows], None if mixed is None else mixed[rows])
+                self._pulled(powers, rows, chosen, own[rows], None if mixed is None else mixed[rows])
                 pull[:, band.cells] += torch.bmm(band.shares.t().expand(len(powers), -1, -1), powers)
             if gradient is not None and pull is not None:
                 self._add_columns(gradient[:, slab.cells], pull)
@@ -123,7 +123,7 @@ class _Images:
         scores = self._mixed_rows(columns, band)
         if search:
             scores -= scores.amax(0)
-        torch.gather(scores, 0, labels[None, rows], out=self._chosen[None, rows])
+        torch.gather(scores, 0, labels[None], out=self._chosen[None, rows])
         if self._mix is not None and self._mixed is not None:
             torch.mv(scores.flatten(1).t(), self._mix, out=self._mixed[rows].view(-1))
         torch.sum(scores.exp_(), 0, out=self._sums[rows])
