@@ -45,26 +45,28 @@ class DoublingConv2d(PartsConv2d):
 
     def __init__(self, coarse_channels: int, skipped_channels: int, out_channels: int, *, bias: bool) -> None:
         super().__init__(coarse_channels + skipped_channels, out_channels, 3, padding=1, bias=bias)
-        self.coarse_channels = coarse_channels
+        self.coarse_channels, self.skipped_channels = coarse_channels, skipped_channels
         self.register_buffer("kept_weight", None, persistent=False)
 
     def forward(self, input: Tensor | Sequence[Tensor] | Doubled) -> Tensor:  # noqa: A002 - as in nn.Module
         if not isinstance(input, Doubled):
             return super().forward(input)
         coarse, skipped = input
+        weight, columns = self._split_weight()
         if coarse.device.type != "cpu" or torch.compiler.is_exporting():
-            total = plain_conv_of_doubled(coarse, self._coarse_weight(), self.bias)
+            total = plain_conv_of_doubled(coarse, weight, self.bias)
         else:
-            weight = self._coarse_weight() if self.kept_weight is None else self.kept_weight
-            total = conv_of_doubled(coarse, weight, self.bias)
+            total = conv_of_doubled(coarse, weight if self.kept_weight is None else self.kept_weight, self.bias)
         if skipped is not None:
-            total.add_(F.conv2d(skipped, self.weight[:, self.coarse_channels :], padding=1))
+            total.add_(F.conv2d(skipped, columns, padding=1))
         return total
 
     def keep_doubled_weight(self) -> None:
         """Makes the deconvolution's weight once for all; the layer cannot be trained or given other weights then."""
         with torch.no_grad():
-            self.kept_weight = doubled_weight(self._coarse_weight())
+            self.kept_weight = doubled_weight(self._split_weight()[0])
 
-    def _coarse_weight(self) -> Tensor:
-        return self.weight[:, : self.coarse_channels]
+    def _split_weight(self) -> tuple[Tensor, Tensor]:
+        """The weight's columns for the coarse map and for the skipped one."""
+        coarse, skipped = self.weight.split_with_sizes((self.coarse_channels, self.skipped_channels), dim=1)
+        return coarse, skipped
