@@ -1,10 +1,11 @@
 """Operations that never build the (B, K, H, W) map, against the forms that do.
 
 *Loss*: the cross-entropies of DFN's four stages (strides 32 to 4), forward and backward; plainly each stage's scores
-are interpolated to the image and given to PyTorch's cross-entropy. *Argmax*: the class of every pixel from scores at
-stride 4 or 8; plainly interpolated, then argmax. Memory is what a run adds to what was held before it, gradients
-included. The share of the copy rate counts each score and label read once, and for a loss once more, with the gradient
-written.
+are interpolated to the image and given to PyTorch's cross-entropy. *Loss at full size*, on the CPU: scores as networks
+give them in training, bfloat16 and channels_last; plainly they become float32 and contiguous first. *Argmax*: the class
+of every pixel from scores at stride 4 or 8; plainly interpolated, then argmax. Memory is what a run adds to what was
+held before it, gradients included. The share of the copy rate counts each score and label read once, and for a loss
+once more, with the gradient written.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from perpixel.bench.process_memory import peak_on_device
 from perpixel.bench.request import Request
 from perpixel.bench.results import Report, Row, limit, measured_row, row_of
 from perpixel.bench.roofline import Rates, measure_rates, synchronise
+from perpixel.ops.full_size_nll import full_size_nll_total
 from perpixel.ops.fused_argmax import fused_argmax
 from perpixel.ops.upsampled_nll import upsampled_nll_total
 
-__all__ = ["contenders", "fused_row", "fused_targets", "measure"]
+__all__ = ["FULL_SIZE_ROWS", "ROWS", "contenders", "fused_row", "fused_targets", "measure"]
 
 LEAST_SPEED = {"cpu": 1.0, "cuda": 2.0}
 MOST_MEMORY = 0.15
@@ -42,6 +44,11 @@ ROWS: dict[str, dict[str, Any]] = {
     "argmax, stride 8, 150 classes": {"op": "argmax", "classes": 150, "size": (512, 512), "strides": (8,)},
     "argmax, stride 4, 19 classes": {"op": "argmax", "classes": 19, "size": (1024, 2048), "strides": (4,)},
 }
+FULL_SIZE_ROWS: dict[str, dict[str, Any]] = {
+    "loss at full size, 19 classes": {"op": "loss", "classes": 19, "size": (512, 512), "strides": (1,)},
+    "loss at full size, 150 classes": {"op": "loss", "classes": 150, "size": (256, 256), "strides": (1,)},
+}
+"""For the CPU: on other devices both forms are one."""
 CPU_BATCH = 2
 
 
@@ -83,7 +90,8 @@ def fused_row(
 def measure(request: Request) -> Report:
     """Measures all rows."""
     threads = use_threads(request.threads)
-    chosen = request.chosen(ROWS)
+    rows = ROWS if torch.device(request.device).type == "cuda" else {**ROWS, **FULL_SIZE_ROWS}
+    chosen = request.chosen(rows)
     rates = measure_rates(request.device, seconds=0.01 if request.tiny else 0.3, side=256 if request.tiny else None)
     report = Report(
         request.json,
@@ -93,8 +101,8 @@ def measure(request: Request) -> Report:
         rounds=request.rounds_or(9),
     )
     for name in chosen:
-        size = (64, 64) if request.tiny else ROWS[name]["size"]
-        spec = {**ROWS[name], "size": size, "batch": CPU_BATCH, "device": request.device}
+        size = (64, 64) if request.tiny else rows[name]["size"]
+        spec = {**rows[name], "size": size, "batch": CPU_BATCH, "device": request.device}
         row = measured_row(
             name,
             partial(fused_row, name, spec, rounds=report.rounds, rates=rates, threads=threads),
@@ -118,6 +126,8 @@ def _inputs(spec: Mapping[str, Any]) -> tuple[list[Tensor], Tensor]:
         cells = (-(-height // stride), -(-width // stride))
         smooth = F.interpolate(coarse, cells, mode="bilinear", align_corners=True)
         smooth = smooth + 0.3 * torch.randn(smooth.shape, generator=draw)
+        if stride == 1:
+            smooth = smooth.to(torch.bfloat16, memory_format=torch.channels_last)
         scores.append(smooth.to(spec["device"]).requires_grad_(spec["op"] == "loss"))
     target = F.interpolate(coarse, (height, width), mode="nearest").argmax(1)
     target[torch.rand(target.shape, generator=draw) < 0.05] = 255
@@ -129,7 +139,10 @@ def _plain_loss(scores: list[Tensor], target: Tensor) -> Tensor:
     total = torch.zeros((), device=target.device)
     for score in scores:
         score.grad = None
-        enlarged = F.interpolate(score, size, mode="bilinear", align_corners=True)
+        if score.shape[-2:] == size:
+            enlarged = score.float().contiguous()
+        else:
+            enlarged = F.interpolate(score, size, mode="bilinear", align_corners=True)
         total = total + F.cross_entropy(enlarged, labels, ignore_index=255)
     torch.autograd.backward(total)
     return total.detach()
@@ -140,7 +153,10 @@ def _fused_loss(scores: list[Tensor], target: Tensor) -> Tensor:
     total = torch.zeros((), device=target.device)
     for score in scores:
         score.grad = None
-        total = total + upsampled_nll_total(score, target, align_corners=True, ignore_index=255) / valid
+        if score.shape[-2:] == target.shape[-2:]:
+            total = total + full_size_nll_total(score, target, ignore_index=255) / valid
+        else:
+            total = total + upsampled_nll_total(score, target, align_corners=True, ignore_index=255) / valid
     torch.autograd.backward(total)
     return total.detach()
 
@@ -166,9 +182,10 @@ def _difference(offered: list[Contender]) -> float:
 def _bytes_moved(spec: Mapping[str, Any]) -> float:
     height, width = spec["size"]
     cells = sum(-(-height // stride) * -(-width // stride) for stride in spec["strides"])
+    bytes_each = 2 if spec["strides"] == (1,) else 4
     times = 3 if spec["op"] == "loss" else 1
     labels = height * width * (2 * len(spec["strides"]) if spec["op"] == "loss" else 1)
-    return float(spec["batch"] * (4 * times * spec["classes"] * cells + labels))
+    return float(spec["batch"] * (bytes_each * times * spec["classes"] * cells + labels))
 
 
 def _memory(offered: list[Contender], spec: Mapping[str, Any], threads: int) -> dict[str, float]:

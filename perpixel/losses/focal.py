@@ -8,7 +8,7 @@ from torch import Tensor
 
 from perpixel.errors import InvalidValue
 from perpixel.losses.pixel_nll import FullSizeNll, PixelNll
-from perpixel.losses.reduction import Reduction, reduce_pixels
+from perpixel.losses.reduction import Reduction, reduce_pixels, reduce_total
 
 __all__ = ["focal_loss", "focal_loss_from_nll", "sigmoid_focal_loss", "torchseg_focal_loss"]
 
@@ -108,10 +108,7 @@ def focal_loss_from_nll(
 ) -> Tensor:
     """Does what `focal_loss` does, with log-likelihoods from scores of any size; its arguments and errors."""
     _check(0.5, gamma)
-    values = nll.values()  # (B, H, W)
-    # The clamp keeps the slope of x**gamma finite where p = 1.
-    losses = (-torch.expm1(-values)).clamp(min=1e-8) ** gamma * values
-    return reduce_pixels(losses, target != ignore_index, reduction)
+    return reduce_total(nll.total(focus=gamma), target != ignore_index, reduction)
 
 
 def _check(alpha: float, gamma: float) -> None:

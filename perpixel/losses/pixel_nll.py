@@ -10,10 +10,15 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from perpixel.errors import InvalidValue
+from perpixel.ops.full_size_nll import (
+    full_size_nll,
+    full_size_nll_total,
+    plain_full_size_nll,
+    plain_full_size_nll_total,
+)
 from perpixel.ops.host_values import from_host
 from perpixel.ops.upsampled_nll import upsampled_nll, upsampled_nll_total
 
@@ -33,38 +38,56 @@ class PixelNll(Protocol):
     def values(self) -> Tensor:
         """Returns the map (B, H, W) in nats."""
 
-    def total(self, weight: Tensor | None = None, *, own: float = 1.0, class_mix: Tensor | None = None) -> Tensor:
+    def total(
+        self,
+        weight: Tensor | None = None,
+        *,
+        own: float = 1.0,
+        class_mix: Tensor | None = None,
+        focus: float = 0.0,
+    ) -> Tensor:
         """Returns own * sum(weight * values) + sum_k v_k (-log p_k) over the valid pixels, v the class mix (K,).
 
-        ``weight`` (B, H, W) and ``class_mix`` are not differentiated; None is 1 and 0.
+        ``weight`` (B, H, W) and ``class_mix`` are not differentiated; None is 1 and 0. With a ``focus`` the values n
+        are focal loss's, (1 - exp(-n))^focus n.
         """
 
 
 class FullSizeNll:
-    """Of scores (B, K, H, W) at the size of the labels (B, H, W)."""
+    """Of scores (B, K, H, W) at the size of the labels (B, H, W); ``fused`` false takes the plain forms alone."""
 
-    def __init__(self, logits: Tensor, target: Tensor, *, ignore_index: int) -> None:
-        self.logits, self._target, self._ignore_index = logits, target.long(), ignore_index
+    def __init__(self, logits: Tensor, target: Tensor, *, ignore_index: int, fused: bool = True) -> None:
+        self.logits, self._target, self._ignore_index, self._fused = logits, target, ignore_index, fused
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the maps and sums."""
-        return self.logits.dtype
+        """Of the maps and sums: at least float32."""
+        return torch.promote_types(self.logits.dtype, torch.float32)
 
     def values(self) -> Tensor:
         """Returns the map (B, H, W) in nats."""
-        return F.cross_entropy(self.logits, self._target, ignore_index=self._ignore_index, reduction="none")
+        function = full_size_nll if self._fused else plain_full_size_nll
+        return function(self.logits, self._target, ignore_index=self._ignore_index)[0]
 
-    def total(self, weight: Tensor | None = None, *, own: float = 1.0, class_mix: Tensor | None = None) -> Tensor:
+    def total(
+        self,
+        weight: Tensor | None = None,
+        *,
+        own: float = 1.0,
+        class_mix: Tensor | None = None,
+        focus: float = 0.0,
+    ) -> Tensor:
         """Returns own * sum(weight * values) + sum_k v_k (-log p_k) over the valid pixels."""
-        if class_mix is None:
-            nll = self.values()
-            return (nll if weight is None else nll * weight).sum() * own
-        log_p = F.log_softmax(self.logits, 1)
-        nll = F.nll_loss(log_p, self._target, ignore_index=self._ignore_index, reduction="none")
-        spread = -torch.einsum("bkhw,k->bhw", log_p, class_mix.to(log_p.dtype))
-        total = (nll if weight is None else nll * weight).sum() * own
-        return total + spread.masked_fill(self._target == self._ignore_index, 0).sum()
+        function = full_size_nll_total if self._fused else plain_full_size_nll_total
+        return function(
+            self.logits,
+            self._target,
+            weight,
+            ignore_index=self._ignore_index,
+            own=own,
+            class_mix=class_mix,
+            focus=focus,
+        )
 
 
 class UpsampledNll:
@@ -85,7 +108,14 @@ class UpsampledNll:
             self.logits, self._target, align_corners=self._align_corners, ignore_index=self._ignore_index
         )[0]
 
-    def total(self, weight: Tensor | None = None, *, own: float = 1.0, class_mix: Tensor | None = None) -> Tensor:
+    def total(
+        self,
+        weight: Tensor | None = None,
+        *,
+        own: float = 1.0,
+        class_mix: Tensor | None = None,
+        focus: float = 0.0,
+    ) -> Tensor:
         """Returns own * sum(weight * values) + sum_k v_k (-log p_k) over the valid pixels."""
         return upsampled_nll_total(
             self.logits,
@@ -95,6 +125,7 @@ class UpsampledNll:
             ignore_index=self._ignore_index,
             own=own,
             class_mix=class_mix,
+            focus=focus,
         )
 
 

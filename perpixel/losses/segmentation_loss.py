@@ -16,7 +16,7 @@ from perpixel.errors import InvalidValue, nearest
 from perpixel.losses.cross_entropy import cross_entropy, cross_entropy_from_nll
 from perpixel.losses.focal import focal_loss, focal_loss_from_nll, sigmoid_focal_loss, torchseg_focal_loss
 from perpixel.losses.ohem import ohem_cross_entropy, ohem_cross_entropy_from_nll
-from perpixel.losses.pixel_nll import UpsampledNll
+from perpixel.losses.pixel_nll import FullSizeNll, UpsampledNll
 from perpixel.losses.presence import presence_loss
 from perpixel.losses.region import dice_loss, lovasz_softmax_loss
 from perpixel.losses.structured import STRUCTURED, logistic_loss, masks_or_pairs, pair_cross_entropy
@@ -143,9 +143,12 @@ class SegmentationLoss(nn.Module):
         elif self.fused and entry.from_nll is not None and size.numel() < target.shape[-2:].numel():
             nll = UpsampledNll(scores, target, align_corners=self.align_corners, ignore_index=self.ignore_index)
             return entry.from_nll(nll, *targets, **options)
+        if term.at == "target" and size != target.shape[-2:]:
+            scores = resize(_exact(scores), target.shape[-2:], align_corners=self.align_corners)
+        if entry.from_nll is not None:
+            own_size = FullSizeNll(scores, targets[0], ignore_index=self.ignore_index, fused=self.fused)
+            return entry.from_nll(own_size, *targets, **options)
         scores = _exact(scores)
-        if term.at == "target":
-            scores = resize(scores, target.shape[-2:], align_corners=self.align_corners)
         return entry.function(scores, *targets, **options)
 
     def _structured(self, term: Term, entry: LossEntry, output: SegOutput, scores: Tensor, target: Tensor) -> Tensor:

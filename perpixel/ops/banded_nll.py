@@ -9,15 +9,15 @@ needs no search for a maximum; where all classes of a pixel underflow by that, i
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from perpixel.ops.focus import focused, focused_slope
 from perpixel.ops.fused_argmax import Axis
+from perpixel.ops.host_threads import share_out
 
 __all__ = ["banded_gradient", "banded_maps", "banded_total"]
 
@@ -28,7 +28,6 @@ _SLAB_SCORES = 1 << 19
 _BLOCK_PIXELS = 128  # pixels of a row that one product mixes: few zeros are multiplied
 _ELSEWHERE = 64  # times as much on other devices, where it is the number of operations that costs
 _UNDERFLOW = 1e-20
-_THREADS_WITHIN = 4  # from which on several threads for one image gain more than they wait
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +79,16 @@ class _Images:
         return (self._target[index] != self._ignore_index).to(self.dtype)
 
     def run(
-        self, index: int, own: Tensor | None = None, mixed: Tensor | None = None, gradient: Tensor | None = None
+        self,
+        index: int,
+        own: Tensor | None = None,
+        mixed: Tensor | None = None,
+        gradient: Tensor | None = None,
+        focus: float = 0.0,
     ) -> None:
         """Works out the pixels of an image, for `maps`; adds to ``gradient`` (K, h, w) that of own nll + mixed spread.
 
-        ``own`` and ``mixed`` are (H, W), zero where ignored.
+        ``own`` and ``mixed`` are (H, W), zero where ignored; with a ``focus`` it is that of own `focused`(nll).
         """
         scores = self._logits[index].to(self.dtype).contiguous()
         scores = scores - scores.amax(0)
@@ -98,7 +102,10 @@ class _Images:
                 powers = self._powers(columns, band, chosen)  # (K, n, W)
                 if pull is None or own is None:
                     continue
-                self._pulled(powers, rows, chosen, own[rows], None if mixed is None else mixed[rows])
+                pulling = own[rows]
+                if focus:
+                    pulling = pulling * focused_slope(torch.log(self._sums[rows]).sub_(self._chosen[rows]), focus)
+                self._pulled(powers, rows, chosen, pulling, None if mixed is None else mixed[rows])
                 pull[:, band.cells] += torch.bmm(band.shares.t().expand(len(powers), -1, -1), powers)
             if gradient is not None and pull is not None:
                 self._add_columns(gradient[:, slab.cells], pull)
@@ -171,7 +178,7 @@ def banded_maps(
             images.run(index)
             images.maps(index, nll[index], None if spread is None else spread[index])
 
-    _share_out(len(target), logits.device, work)
+    share_out(len(target), logits.device, work)
     return nll, spread
 
 
@@ -195,7 +202,7 @@ def banded_gradient(
             push = None if mixed is None else valid * mixed[index].to(valid.dtype)
             images.run(index, pull, push, gradient[index])
 
-    _share_out(len(target), logits.device, work)
+    share_out(len(target), logits.device, work)
     return gradient.to(logits.dtype)
 
 
@@ -205,11 +212,15 @@ def banded_total(
     weight: Tensor | None,
     own: float,
     class_mix: Tensor | None,
+    focus: float,
     align_corners: bool,
     ignore_index: int,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Returns own * sum(weight * nll) + sum(spread) and its gradient (B, K, h, w) from one pass, empty if not asked."""
+    """Returns own * sum(weight * nll) + sum(spread) and its gradient (B, K, h, w) from one pass, empty if not asked.
+
+    With a ``focus`` it is `focused`(nll) that is summed.
+    """
     dtype, device = _computed(logits), logits.device
     gradient = torch.zeros(logits.shape if with_gradient else (0,), dtype=dtype, device=device)
     totals = torch.zeros(len(target), dtype=dtype, device=device)
@@ -220,44 +231,18 @@ def banded_total(
         for index in indices:
             valid = images.valid(index)
             factor = valid * own if weight is None else weight[index].to(dtype) * valid * own
-            images.run(index, factor, None if spread is None else valid, gradient[index] if with_gradient else None)
+            mixed = None if spread is None else valid
+            images.run(index, factor, mixed, gradient[index] if with_gradient else None, focus)
             images.maps(index, nll, spread)
-            totals[index] = nll.mul_(factor).sum() + (0 if spread is None else spread.sum())
+            values = focused(nll, focus) if focus else nll
+            totals[index] = values.mul_(factor).sum() + (0 if spread is None else spread.sum())
 
-    _share_out(len(target), device, work)
+    share_out(len(target), device, work)
     return totals.sum(), gradient
 
 
 def _computed(logits: Tensor) -> torch.dtype:
     return torch.promote_types(logits.dtype, torch.float32)
-
-
-def _share_out(number: int, device: torch.device, work: Callable[[range], None]) -> None:
-    """Calls ``work`` with the indices of images, on the CPU in as many threads as PyTorch has, each with its share.
-
-    Operations on a band are so short that threads within them wait for each other longer than they work as soon as
-    another process, such as a loader's, takes one of the cores.
-    """
-    threads = torch.get_num_threads()
-    workers = min(number, threads)
-    if threads == 1 or device.type != "cpu":
-        work(range(number))
-        return
-    within = threads // workers
-    within = within if within >= _THREADS_WITHIN else 1
-    mode = torch.inference_mode if torch.is_inference_mode_enabled() else torch.no_grad
-
-    def part(first: int) -> None:
-        torch.set_num_threads(within)  # of this thread
-        with mode():
-            work(range(first, number, workers))
-
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            for _ in pool.map(part, range(workers)):
-                pass
-    finally:
-        torch.set_num_threads(threads)  # what threads to come start with
 
 
 @lru_cache(maxsize=64)

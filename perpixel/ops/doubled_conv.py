@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perpixel.errors import InvalidValue
+from perpixel.ops.host_values import from_host
 
 __all__ = ["conv_of_doubled", "doubled_weight", "plain_conv_of_doubled"]
 
@@ -40,7 +41,7 @@ def conv_of_doubled(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 
 def doubled_weight(weight: Tensor) -> Tensor:
     """Returns the deconvolution's weight (C, C', 4, 4) for a convolution's (C', C, 3, 3)."""
-    line = torch.tensor(_SUMS, dtype=weight.dtype, device=weight.device)
+    line = from_host(_SUMS, dtype=weight.dtype, device=weight.device)
     sums = torch.kron(line, line)  # (16, 9)
     taps = weight.permute(1, 2, 3, 0).flatten(1, 2)  # (C, 9, C')
     channels, _, out_channels = taps.shape

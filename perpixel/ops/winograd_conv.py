@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perpixel.errors import InvalidValue
+from perpixel.ops.host_values import from_host
 
 __all__ = ["plain_winograd_conv", "winograd_conv", "winograd_weight"]
 
@@ -30,7 +31,7 @@ def winograd_weight(weight: Tensor) -> Tensor:
     """
     if weight.ndim != 4 or weight.shape[2:] != (3, 3):
         raise InvalidValue(f"minimal filtering is of 3 x 3 weights (C', C, 3, 3), got {tuple(weight.shape)}")
-    line = torch.tensor(_FILTER, dtype=torch.float64, device=weight.device)
+    line = from_host(_FILTER, dtype=torch.float64, device=weight.device)
     sums = torch.kron(line, line).to(weight.dtype)  # (16, 9), exact in every dtype
     taps = weight.permute(2, 3, 1, 0).reshape(9, -1)  # (9, C C')
     return torch.matmul(sums, taps).view(16, weight.shape[1], weight.shape[0])

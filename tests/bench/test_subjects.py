@@ -68,9 +68,10 @@ def result_of(contender: Contender) -> Any:
     return contender.run(contender.prepare())
 
 
-@pytest.mark.parametrize("name", list(fused_ops.ROWS))
+@pytest.mark.parametrize("name", [*fused_ops.ROWS, *fused_ops.FULL_SIZE_ROWS])
 def test_fused_and_plain_operations_agree(name: str) -> None:
-    spec = {**fused_ops.ROWS[name], "classes": 5, "size": (64, 96), "batch": 2, "device": "cpu"}
+    stated = {**fused_ops.ROWS, **fused_ops.FULL_SIZE_ROWS}[name]
+    spec = {**stated, "classes": 5, "size": (64, 96), "batch": 2, "device": "cpu"}
     plain, fused = (result_of(found) for found in fused_ops.contenders(spec))
     if spec["op"] == "loss":
         torch.testing.assert_close(fused, plain, rtol=1e-6, atol=0)

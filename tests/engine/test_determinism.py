@@ -54,6 +54,7 @@ KNOWN = {
     "ops/class_masks.py cumsum": "of whole numbers",
     "ops/distance_weights.py scatter_add_": "of whole numbers, without gradient",
     "ops/doubled_conv.py interpolate": "mode nearest, whose gradient is gathered, not scattered",
+    "ops/nll_pieces.py scatter_add_": "no two places are one; on the CPU",
     "ops/permutohedral.py cumsum": "of whole numbers",
     "ops/permutohedral.py embedding_bag": "mode sum; only mode max is listed",
     "ops/permutohedral.py scatter_": "no two places are one",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from perpixel.build.memory_estimate import _LiveBytes
 from perpixel.errors import InvalidValue
 from perpixel.losses import LOSSES, SegmentationLoss, segmentation_loss
-from perpixel.losses.pixel_nll import UpsampledNll
+from perpixel.losses.pixel_nll import FullSizeNll, UpsampledNll
+from perpixel.ops import full_size_nll
 from perpixel.types import SegOutput, Term
 
 WEIGHTS = [0.5, 2.0, 1.0, 3.0]
@@ -48,6 +50,11 @@ TERMS: dict[str, dict[str, Any]] = {
 def scores(dtype: torch.dtype = torch.float64) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randn(2, 4, 5, 6, generator=generator, dtype=torch.float64).mul_(2).to(dtype).requires_grad_()
+
+
+def full_size_scores(memory_format: torch.memory_format, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    enlarged = torch.nn.functional.interpolate(scores().detach(), (24, 31), mode="bilinear")
+    return enlarged.to(dtype).contiguous(memory_format=memory_format).requires_grad_()
 
 
 def labels() -> torch.Tensor:
@@ -141,14 +148,63 @@ def test_fused_term_label_that_is_no_class_is_refused(options: dict[str, Any]) -
         value(Term(name="main", options=options), scores(), target)
 
 
-def test_criterion_compiles_with_fused_terms() -> None:
+@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_full_size_term_gives_the_value_and_gradient_of_the_plain_one(
+    name: str, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(full_size_nll, "_LEAST_CLASSES_OF_MAPS", 2)
+    term, logits, target = Term(name=name, **TERMS[name]), full_size_scores(memory_format), labels()
+    fused, plain = value(term, logits, target), value(term, logits, target, fused=False)
+    torch.testing.assert_close(fused[0], plain[0], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(fused[1], plain[1], rtol=1e-10, atol=1e-12)
+    assert plain[1].any()
+
+
+@pytest.mark.parametrize("term", [Term(name="a"), Term(name="a", loss="ohem"), Term(name="a", at="logits")])
+@pytest.mark.parametrize("fused", [True, False])
+def test_full_size_term_takes_the_scores_as_they_are_unless_told_to_be_plain(
+    term: Term, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[torch.Tensor, bool]] = []
+
+    def watched(logits: torch.Tensor, *inputs: Any, **places: Any) -> FullSizeNll:
+        made.append((logits, places["fused"]))
+        return FullSizeNll(logits, *inputs, **places)
+
+    monkeypatch.setattr(segmentation_loss, "FullSizeNll", watched)
+    logits = full_size_scores(torch.channels_last, torch.bfloat16)
+    total, slope = value(term, logits, labels(), fused=fused)
+    ((seen, pieces),) = made
+    assert seen is logits and pieces is fused
+    assert (total.dtype, slope.dtype) == (torch.float32, torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", ["plain", "focal", "hard pixels", "class weights", "smoothing"])
+def test_full_size_term_all_ignored_is_zero_with_zero_gradient(name: str) -> None:
+    logits = full_size_scores(torch.channels_last)
+    total, slope = value(Term(name=name, **TERMS[name]), logits, torch.full((2, 24, 31), 255))
+    assert total.item() == 0
+    assert not slope.any()
+
+
+@pytest.mark.parametrize("name", ["plain", "hard pixels", "class weights"])
+def test_full_size_term_label_that_is_no_class_is_refused(name: str) -> None:
+    target = labels()
+    target[1, 2, 3] = 4
+    with pytest.raises(InvalidValue, match=r"\(1, 2, 3\) is 4; labels lie in \[0, 4\) or are 255"):
+        value(Term(name=name, **TERMS[name]), full_size_scores(torch.channels_last), target)
+
+
+@pytest.mark.parametrize("made", [scores, lambda: full_size_scores(torch.channels_last)])
+def test_criterion_compiles_with_fused_terms(made: Callable[[], torch.Tensor]) -> None:
     terms = [
         Term(name="main", options={"class_weights": WEIGHTS, "label_smoothing": 0.1}),
         Term(name="hard", loss="ohem", options={"min_kept": 40}),
         Term(name="focal", loss="focal"),
     ]
     criterion = SegmentationLoss(terms, num_classes=4, align_corners=False)
-    logits, target = scores(), labels()
+    logits, target = made(), labels()
 
     def total(x: torch.Tensor) -> torch.Tensor:
         return criterion(SegOutput(2 * x), target).total
@@ -170,3 +226,14 @@ def test_fused_terms_of_four_stages_take_less_than_a_tenth_of_their_score_maps(c
         with _LiveBytes([*scores, target]) as live:
             criterion(SegOutput(scores[0], deep=tuple(scores[1:])), target).total.backward()
     assert 0 < live.peak < 0.1 * 4 * batch * classes * size * size * 4
+
+
+def test_full_size_cross_entropy_of_bfloat16_scores_adds_no_more_than_their_gradient() -> None:
+    """U-Net at 512 x 512, counted on fake tensors: what the loss holds at its peak, the gradient too."""
+    with FakeTensorMode():
+        logits = torch.empty(8, 21, 512, 512, dtype=torch.bfloat16, requires_grad=True)
+        target = torch.empty(8, 512, 512, dtype=torch.uint8)
+        criterion = SegmentationLoss([Term(name="main")], num_classes=21, align_corners=True)
+        with _LiveBytes([logits, target]) as live:
+            criterion(SegOutput(logits), target).total.backward()
+    assert 0 < live.peak < 1.1 * 2 * logits.numel()

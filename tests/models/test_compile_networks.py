@@ -69,18 +69,19 @@ def test_network_in_training_is_one_graph(name: str) -> None:
 @pytest.mark.parametrize("name", INDUCTOR)
 @pytest.mark.parametrize("training", [True, False])
 def test_network_through_inductor_computes_the_same(name: str, training: bool) -> None:
-    network = small(name).train(training)
+    # In float64: in float32 rounding alone chooses other cells in SegNet's poolings.
+    network = small(name).train(training).double()
     twin = copy.deepcopy(network)
-    x = smallest_images(network)
+    x = smallest_images(network).double()
     compiled = torch.compile(network, fullgraph=True, dynamic=False)
     if training:  # dropout draws from inductor's own generator
         for module in (*network.modules(), *twin.modules()):
             module.p = 0.0 if isinstance(module, torch.nn.modules.dropout._DropoutNd) else getattr(module, "p", None)
         (ours, gradients), (plain, expected) = passed(network, compiled, x), passed(twin, twin, x)
-        torch.testing.assert_close(gradients, expected, rtol=1e-2, atol=1e-4)
+        torch.testing.assert_close(gradients, expected, rtol=1e-8, atol=1e-10)
     else:
         ours, plain = scores(compiled(x)), scores(twin(x))
-    torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(ours, plain, rtol=1e-8, atol=1e-10)
 
 
 def test_eager_only_names_networks_of_the_table_and_says_why() -> None:
