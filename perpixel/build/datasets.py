@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from perpixel.build.run_files import SPLIT_FILE, sizes_by_name
 from perpixel.config import AugmentChoice, DataChoice, RunConfig
 from perpixel.data import (
     Augmentation,
@@ -49,7 +50,6 @@ __all__ = [
     "stage_batches",
 ]
 
-SPLIT_FILE = "split.json"
 _PER_STAGE = (
     "crop_size",
     "scales",
@@ -142,7 +142,10 @@ def prepare_data(
         val=val,
         test=dataset(choice.test_split) if choice.test_split else None,
         summaries=summaries,
-        description=_description(labels, summaries, [*train.items, *val.items]),
+        description={
+            **_description(labels, summaries, [*train.items, *val.items]),
+            "files": sizes_by_name({split: splits[split] for split in summaries}),
+        },
         made_split=splits if made else None,
         notes=notes,
     )
@@ -305,7 +308,13 @@ def _splits(
         return source.splits, False
     only = next(iter(source.splits)) if len(source.splits) == 1 else None
     if only == "all" or (only == choice.train_split and missing == [choice.val_split]):
-        return _made_split(source.splits[only], choice, labels, stored, notes), True
+        made = _made_split(source.splits[only], choice, labels, stored, notes)
+        if choice.test_split is not None and choice.test_split not in made:
+            raise DataError(
+                f"data.test_split = {choice.test_split!r}: {source.root} has no such split. It is undivided, and of "
+                f"undivided data only {choice.train_split} and {choice.val_split} are made; leave data.test_split away"
+            )
+        return made, True
     near = nearest(missing[0], source.splits, end=".")
     raise DataError(
         f"{source.root} has no split {missing[0]!r}{near} It has: {', '.join(source.splits)}. Choose with "

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from perpixel.build.datasets import RunData
+from perpixel.build.run_files import changed_files
 from perpixel.config import RunConfig, load_config
+from perpixel.data.formats.item import listed
 from perpixel.engine.checkpoints import list_checkpoints
 from perpixel.errors import ConfigError, RunError
 
@@ -140,9 +142,11 @@ def check_data(folder: Path, data: RunData) -> tuple[str, ...]:
         raise RunError(f"{folder}: the classes were {', '.join(was)} when the run began and are {', '.join(now)} now. "
                        + way_out)  # fmt: skip
     if stored["fingerprint"] == data.fingerprint:
-        return ()
+        return _edited_masks(stored, data)
     if stored.get("names") == data.description["names"]:
-        return ("changed since the run began: the content of some files of the data, whose names are the same",)
+        changed = changed_files(stored, data.description)
+        named = f": images or masks of {listed(changed)}" if changed else ""
+        return (f"changed since the run began: the content of some files of the data, whose names are the same{named}",)
     counts = [
         f"{name} {(stored.get('splits') or {}).get(name, {}).get('images', 0)} -> {summary.images} images"
         for name, summary in data.summaries.items()
@@ -150,6 +154,22 @@ def check_data(folder: Path, data: RunData) -> tuple[str, ...]:
     raise RunError(
         f"{folder}: the data has changed since the run began: {', '.join(counts)}; names of files differ. " + way_out
     )
+
+
+def _edited_masks(stored: Mapping[str, Any], data: RunData) -> tuple[str, ...]:
+    """Says where masks hold other pixels in files as long as before: small ones keep their length when edited."""
+    edited = [
+        f"{name} {was} -> {now} pixels of {split}"
+        for split, summary in data.summaries.items()
+        for name, was, now in zip(
+            data.labels.names,
+            ((stored.get("splits") or {}).get(split) or {}).get("pixels_per_class") or summary.pixels_per_class,
+            summary.pixels_per_class,
+            strict=True,
+        )
+        if was != now
+    ]
+    return (f"changed since the run began: the content of some masks: {listed(edited, 3)}",) if edited else ()
 
 
 def stored_environment(folder: Path) -> Mapping[str, Any]:

@@ -172,11 +172,13 @@ def _shortened(config: RunConfig, device: torch.device, place: Path) -> tuple[Ru
     sizes = {index: _size(config, data, device, index) for index in range(len(config.stages))}
     for index, size in sizes.items():
         if size.share < 1:
-            asked = config.data_of(index)
-            notes.append(
-                f"{config.stages[index].name}: batch {size.batch_size} instead of {asked.batch_size}, crop "
-                f"{size.crop_size[0]} x {size.crop_size[1]} instead of {asked.crop_size[0]} x {asked.crop_size[1]}"
-            )
+            asked, smaller = config.data_of(index), []
+            if size.batch_size != asked.batch_size:
+                smaller.append(f"batch {size.batch_size} instead of {asked.batch_size}")
+            if size.crop_size != asked.crop_size:
+                taken, wanted = (" x ".join(map(str, sides)) for sides in (size.crop_size, asked.crop_size))
+                smaller.append(f"crop {taken} instead of {wanted}")
+            notes += [f"{config.stages[index].name}: {', '.join(smaller)}"] if smaller else []
     names = [stage.model.backbone.name for stage in config.stages
              if stage.model and stage.model.backbone and stage.model.backbone.weights == "timm"]  # fmt: skip
     absent = any(published_weights(name) != "here" for name in names)

@@ -13,6 +13,7 @@ import perpixel
 from perpixel.build.datasets import RunData, choose_workers, record_data
 from perpixel.build.final import write_scores
 from perpixel.build.progress import ProgressCallback, Reporter
+from perpixel.build.several_processes import launch
 from perpixel.build.stage_job import StageJob
 from perpixel.config import RunConfig, Stage, dump_config
 from perpixel.engine import FitResult, PrecisionChoice, RunFolder, TensorBoardTracker
@@ -65,9 +66,9 @@ class RunJob:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         deterministic = deterministic_mode(config.deterministic, self.device)
-        environment = run.environment(self.device) | {"precision": self.precision, "processes": self.world.size}
-        run.write_json("environment.json", environment)
-        self.commit = environment.get("commit")
+        facts = {"precision": self.precision, "processes": self.world.size}
+        facts |= {} if launch() is None else {"launch": launch()}
+        self.commit = run.environment(self.device, facts).get("commit")
         tracked = config.tensorboard and self.world.is_main
         self.tracker = TensorBoardTracker(run.path / "tensorboard") if tracked else None
         if self.tracker is not None:

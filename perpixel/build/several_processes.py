@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from perpixel.build.resume_check import stored_environment
 from perpixel.config import DataChoice, RunConfig, Stage
 from perpixel.engine import RunFolder
-from perpixel.engine.distributed import World
+from perpixel.engine.distributed import World, is_restarted
 from perpixel.engine.parallel import Parallel, parallelise, probe, synchronise_batch_norm
 from perpixel.losses import SegmentationLoss
 from perpixel.models import Network
@@ -16,9 +19,23 @@ from perpixel.models import Network
 if TYPE_CHECKING:
     from perpixel.build.run_job import RunJob
 
-__all__ = ["check_batches", "shared_training"]
+__all__ = ["begun_before", "check_batches", "launch", "shared_training"]
 
 _PROBE_SIDE = 128
+
+
+def launch() -> str | None:
+    """Returns torchrun's name of this launch, the same after a restart; None without torchrun."""
+    return os.environ.get("TORCHELASTIC_RUN_ID")
+
+
+def begun_before(folder: Path) -> bool:
+    """Whether this launch made the run folder before torchrun started its processes again.
+
+    A run that lay there before stays what it is: a launch that dies before it looks at the folder has not begun it.
+    """
+    stored = stored_environment(folder)
+    return is_restarted() and (not stored or stored.get("launch") == launch())
 
 
 def check_batches(config: RunConfig, world: World) -> None:

@@ -14,12 +14,13 @@ from perpixel.build.datasets import RunData, check_stage_data, prepare_data
 from perpixel.build.networks import choose_device, in_channels
 from perpixel.build.progress import ProgressCallback
 from perpixel.build.resume_check import check_config, check_data, environment_changes, stored_environment
+from perpixel.build.run_files import SPLIT_FILE, with_files_of
 from perpixel.build.run_job import RunJob
-from perpixel.build.several_processes import check_batches
+from perpixel.build.several_processes import begun_before, check_batches
 from perpixel.build.sources import generate_scenes, open_source
 from perpixel.config import RunConfig, apply_overrides
 from perpixel.engine import RunFolder, choose_precision
-from perpixel.engine.distributed import World, is_restarted, joined_world
+from perpixel.engine.distributed import World, joined_world
 from perpixel.engine.interrupts import signals_raise
 from perpixel.engine.run_lock import run_lock
 from perpixel.errors import RunError
@@ -120,15 +121,18 @@ def _planned(
     config = apply_overrides(config, (), checks=[check_names])
     check_stage_data(config)
     check_batches(config, world)
-    begun = is_restarted() and (folder / "config.yaml").exists()
-    resumed = resume is not None or begun
-    overwrite = (overwrite or is_restarted()) and not resumed
+    begun = begun_before(folder)
+    resumed = resume is not None or (begun and (folder / "config.yaml").exists())
+    overwrite = (overwrite or begun) and not resumed
     if overwrite:
         _refuse_to_lose_inputs(config, folder)
     changes = check_config(folder, config) if resumed else ()
     choose_precision(config.precision, choose_device(config.device)[0])
     opened = open_source(config.data)
-    stored_split = folder / "split.json" if resumed else None
+    stored_split = folder / SPLIT_FILE if resumed else None
+    if resumed and opened is not None:
+        opened, left_out = with_files_of(folder, opened)
+        changes = (*changes, *left_out)
     channels = in_channels(config.model_of(0))
     data = None if opened is None else prepare_data(config, opened, in_channels=channels, stored_split=stored_split)
     if resumed and data is not None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from perpixel.cli.failures import CALLER_MISTAKE, INTERRUPTED, UNEXPECTED
+from perpixel.cli.failures import CALLER_MISTAKE, INTERRUPTED, UNEXPECTED, interruption_code
 from perpixel.errors import ConfigError, PerpixelError, PerpixelWarning, RunError
 
 if TYPE_CHECKING:
@@ -106,9 +106,18 @@ def train_together(run: Callable[[World], int]) -> int:
 
     Raises:
         PerpixelError: the run failed, and no other process has said so.
-        KeyboardInterrupt: the run was stopped before this process began.
+        KeyboardInterrupt: the run was stopped while it did not train; only the main process says so.
     """
-    _join_launch()
+    try:
+        _join_launch()
+        return _joined(run)
+    except KeyboardInterrupt as error:
+        if os.environ.get("RANK", "0") == "0":  # all are stopped alike; the store may be gone by now
+            raise
+        return interruption_code(getattr(error, "signal", None))
+
+
+def _joined(run: Callable[[World], int]) -> int:
     from perpixel.engine.distributed import ProcessLost, World, joined_world
 
     world = World()

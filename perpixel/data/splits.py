@@ -83,11 +83,13 @@ def load_split(path: str | Path, items: Sequence[Item]) -> dict[str, tuple[Item,
     try:
         names = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as a split: {error}") from error
+        raise DataError(f"{path}: cannot be read as a split: {error}; remove the file to divide anew") from error
     if not isinstance(names, dict) or not all(
         isinstance(split, list) and all(isinstance(name, str) for name in split) for split in names.values()
     ):
-        raise DataError(f"{path}: a split file maps each split to a list of image names")
+        raise DataError(
+            f"{path}: a split file maps each split to a list of image names; remove the file to divide anew"
+        )
     by_name = {item.name: item for item in items}
     wanted = [name for split in names.values() for name in split]
     gone = sorted(set(wanted) - set(by_name))

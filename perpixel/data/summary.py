@@ -28,6 +28,7 @@ __all__ = [
     "TargetCounts",
     "check_trainable",
     "count_target",
+    "file_sizes",
     "fingerprint",
     "names_digest",
     "summarise",
@@ -168,15 +169,24 @@ def fingerprint(items: Iterable[Item]) -> str:
     """
     digest = hashlib.sha256()
     for item in items:
-        sizes = []
-        for source in (item.image, item.mask):
-            path = None if source is None else file_of(source)
-            try:
-                sizes.append("-" if path is None else str(path.stat().st_size))
-            except OSError as error:
-                raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-        digest.update(f"{item.name}\t{sizes[0]}\t{sizes[1]}\n".encode())
+        digest.update(f"{item.name}\t{file_sizes(item)}\n".encode())
     return digest.hexdigest()
+
+
+def file_sizes(item: Item) -> str:
+    """Returns the bytes of an item's image and mask, parted by a tab; ``-`` where there is no mask.
+
+    Raises:
+        DataError: a file is not there.
+    """
+    sizes = []
+    for source in (item.image, item.mask):
+        path = None if source is None else file_of(source)
+        try:
+            sizes.append("-" if path is None else str(path.stat().st_size))
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    return "\t".join(sizes)
 
 
 def check_trainable(

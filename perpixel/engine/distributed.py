@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 
 from perpixel import errors
+from perpixel.engine.peers import Peers, is_lost_connection
 from perpixel.errors import ConfigError, PerpixelError, RunError
 
 __all__ = ["TIMEOUT_VARIABLE", "ProcessLost", "World", "is_restarted", "joined_world"]
@@ -35,7 +36,7 @@ _TIMEOUT = 600.0
 _PATIENCE = 144
 """Timeouts that a process waits at the store for what only one process does, such as the final scores: a day."""
 _LONGEST_PAUSE = 0.05
-_GOODBYE = 10.0
+_GOODBYE = 120.0  # a step of somebody who has not heard yet
 _FAILURE = "failure"
 
 
@@ -59,6 +60,7 @@ class _Meeting:
         self.store, self.rank, self.size = store, rank, size
         self.patience = timeout * _PATIENCE
         self.turns = itertools.count()
+        self.peers = Peers(store, rank, size)
 
     def report(self, report: _Report) -> list[_Report]:
         """Leaves this process's report and returns those of all, in the order of the ranks."""
@@ -91,14 +93,19 @@ class _Meeting:
             deadline = time.monotonic() + _GOODBYE
             while self.rank == 0 and left < self.size and time.monotonic() < deadline:
                 time.sleep(_LONGEST_PAUSE / 10)
-                left = self.store.add("left", 0)
+                left = self.size if self.peers.all_have_ended() else self.store.add("left", 0)
 
     def _read(self, key: str, rank: int) -> _Report:
         deadline, pause = time.monotonic() + self.patience, 0.0005
         try:
             while not self.store.check([key]):
-                if (failure := self.failure()) is not None:
+                ended, failure = self.peers.has_ended(rank), self.failure()
+                if (ended or failure) and self.store.check([key]):  # said before that
+                    break
+                if failure is not None:
                     raise RunError(f"rank {failure[0]} of {self.size} failed: {failure[1]}")
+                if ended:
+                    raise ProcessLost(f"rank {rank} of {self.size} was killed; resume from the last checkpoint")
                 if time.monotonic() > deadline:
                     raise ProcessLost(
                         f"rank {self.rank} of {self.size} has waited {self.patience:g} s for rank {rank}; "
@@ -322,9 +329,10 @@ def joined_world(device: torch.device | None = None, *, timeout: float | None = 
     try:
         yield world if device is None else world.placed(device)
     except BaseException as error:
-        meeting.fail(error)
-        if isinstance(error, RuntimeError) and _is_lost_connection(error):
-            raise _lost(meeting, error) from error
+        lost = _lost(meeting, error) if isinstance(error, RuntimeError) and is_lost_connection(error) else None
+        meeting.fail(lost or error)
+        if lost is not None:
+            raise lost from error
         raise
     finally:
         if started:
@@ -363,24 +371,17 @@ def _stated_timeout() -> float:
     return timeout
 
 
-def _is_lost_connection(error: RuntimeError) -> bool:
-    text = str(error).lower()
-    return isinstance(error, dist.DistError) or any(
-        word in text for word in ("connection", "gloo", "timed out", "nccl")
-    )
-
-
 def _lost(meeting: _Meeting, error: RuntimeError) -> RunError:
-    """Says what is known of the process that was lost; it may take a moment until its word arrives."""
-    for _ in range(20):
-        failure = meeting.failure()
-        if failure is not None and failure[0] != meeting.rank:
+    """Says what is known of the process that was lost; one out of memory counts what would fit before it speaks."""
+    deadline, ended = time.monotonic() + _GOODBYE, False
+    while not ended and time.monotonic() < deadline:
+        ended = meeting.peers.one_has_ended()
+        if (failure := meeting.failure()) is not None:
             return RunError(f"rank {failure[0]} of {meeting.size} failed: {failure[1]}")
         time.sleep(_LONGEST_PAUSE)
-    reason = " ".join(str(error).split())
     return ProcessLost(
-        f"rank {meeting.rank} of {meeting.size} has lost the others ({reason}); one of them was ended from outside, "
-        f"or took longer than the timeout ({TIMEOUT_VARIABLE}). Resume from the last checkpoint"
+        f"rank {meeting.rank} of {meeting.size} has lost the others ({' '.join(str(error).split())}); one of them was "
+        f"ended from outside, or took longer than the timeout ({TIMEOUT_VARIABLE}). Resume from the last checkpoint"
     )
 
 

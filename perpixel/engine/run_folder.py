@@ -163,8 +163,8 @@ class RunFolder:
         with self._disk(f"write {name} in"), new_folder(self.path / name) as partial:
             yield partial
 
-    def environment(self, device: torch.device | str = "cpu") -> dict[str, Any]:
-        """Writes environment.json: versions, device, threads, commit of this checkout, command line, start."""
+    def environment(self, device: torch.device | str = "cpu", facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Writes environment.json: versions, device, threads, commit of this checkout, command, start, ``facts``."""
         device = torch.device(device)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
         values: dict[str, Any] = {
@@ -179,6 +179,7 @@ class RunFolder:
             "command": shlex.join(sys.argv),
             "start": _now(),
             "end": None,
+            **(facts or {}),
         }
         self.write_json("environment.json", values)
         return values

@@ -15,6 +15,8 @@ __all__ = ["explained_out_of_memory", "is_out_of_memory", "shortage_text"]
 
 _WORDS = ("you tried to allocate", "bad_alloc", "bad allocation", "can't allocate memory", "cannot allocate memory")
 """Of PyTorch's allocator on the CPU, of C++ and of the system; lower case."""
+_CONVOLUTION = re.compile(r"could not create a (primitive(?! descriptor)|memory)")
+"""What oneDNN says in its place: no room for the code or the buffers of a convolution."""
 _ASKED = (
     re.compile(r"tried to allocate (\d+) bytes"),
     re.compile(r"[Tt]ried to allocate ([\d.]+ [KMGT]iB)"),
@@ -27,7 +29,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tells whether an error says that memory ran out, on the CPU or on CUDA."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _WORDS)
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        any(words in text for words in _WORDS) or bool(_CONVOLUTION.search(text))
+    )
 
 
 def shortage_text(error: BaseException, device: torch.device | str) -> str:

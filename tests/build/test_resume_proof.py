@@ -118,6 +118,8 @@ def test_proof_of_large_crops_is_made_smaller_and_says_so(
     assert (trial.stages[0].steps, trial.checkpoint_every, trial.device) == (STEPS, 2, "cpu")
     assert notes[0] == "6 steps per stage, on at most 64 training and 3 validation images"
     assert notes[1].startswith("main: batch 2 instead of 4, crop 128 x 128 instead of 640 x 512")
+    notes = resume_proof._shortened(small_config(data, data={"batch_size": 4}), torch.device("cpu"), tmp_path)[1]
+    assert notes[1:] == ["main: batch 2 instead of 4"]
 
 
 def test_proof_of_several_stages_kills_in_the_first_and_the_last(data: Path) -> None:

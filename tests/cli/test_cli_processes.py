@@ -16,6 +16,7 @@ import pytest
 from perpixel.cli import main, processes
 from perpixel.cli.processes import LAUNCH, exit_code, run_processes, started_at, train_together
 from perpixel.engine.distributed import ProcessLost
+from perpixel.engine.interrupts import Interrupted
 from perpixel.errors import DataError, RunError
 
 
@@ -192,6 +193,22 @@ def test_train_together_after_a_stop_does_not_begin(launched: Path) -> None:
     (launched / "stop").touch()
     with pytest.raises(KeyboardInterrupt):
         train_together(lambda _: 0)
+
+
+@pytest.mark.parametrize(("signal_name", "code"), [(None, 130), ("SIGTERM", 143)])
+def test_train_together_a_stop_is_said_by_the_main_process_alone(
+    launched: Path, monkeypatch: pytest.MonkeyPatch, signal_name: str | None, code: int
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    stop = KeyboardInterrupt() if signal_name is None else Interrupted(signal_name)
+
+    def stopped(_: Any) -> int:
+        raise stop
+
+    monkeypatch.setattr("perpixel.engine.distributed.joined_world", FakeWorld)
+    assert train_together(stopped) == code
+    assert (launched / "pid-1").exists()
 
 
 def test_run_processes_passes_a_signal_on(agent: type[FakeAgent], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,14 +14,21 @@ OF_CPU = RuntimeError(
     "512000000 bytes. Error code 12 (Cannot allocate memory)"
 )
 OF_CUDA = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 24 GiB")
+OTHERS = [
+    RuntimeError("size mismatch"),
+    RuntimeError("could not create a primitive descriptor for the convolution forward propagation primitive"),
+    OSError("cannot allocate memory"),
+    ValueError("x"),
+]
+NO_ROOM = RuntimeError("could not create a primitive")  # of oneDNN, for the code of a convolution
 
 
-@pytest.mark.parametrize("error", [OF_CPU, OF_CUDA, MemoryError(), RuntimeError("std::bad_alloc")])
+@pytest.mark.parametrize("error", [OF_CPU, OF_CUDA, MemoryError(), RuntimeError("std::bad_alloc"), NO_ROOM])
 def test_is_out_of_memory_words_of_allocators_are_known(error: BaseException) -> None:
     assert is_out_of_memory(error)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("size mismatch"), OSError("cannot allocate memory"), ValueError("x")])
+@pytest.mark.parametrize("error", OTHERS)
 def test_is_out_of_memory_other_errors_are_not(error: BaseException) -> None:
     assert not is_out_of_memory(error)
 
