@@ -125,9 +125,12 @@ def fused_argmax(
             reaches beyond ``covered``.
     """
     covered = _checked_cover(logits, size, covered)
-    _check_finite(logits)
     if covered == tuple(logits.shape[-2:]):  # cells are pixels: nothing to mix
-        return logits[..., : size[0], : size[1]].argmax(1).to(_dtype_of(logits.shape[1]))
+        best, winner = logits.max(1)  # NaN and infinity win; minus infinity loses, as it should
+        if not bool(torch.isfinite(_sum(best))):
+            _check_finite(logits)
+        return winner[:, : size[0], : size[1]].to(_dtype_of(logits.shape[1]))
+    _check_finite(logits)
     if kernel := _kernel(logits):
         found: Tensor = kernel.mixed_whole(logits, size, covered, align_corners=align_corners, top=False)[0]
         return found
@@ -368,9 +371,13 @@ def _check_reach(logits: Tensor, rows: Axis, columns: Axis) -> None:
             raise InvalidValue(f"the {name} read the cells {first} to {last}, and the scores have {cells}")
 
 
+def _sum(x: Tensor) -> Tensor:
+    """Their sum, in which what is not finite stays so."""
+    return x.sum(dtype=torch.promote_types(x.dtype, torch.float32))
+
+
 def _check_finite(logits: Tensor) -> None:
-    total = logits.sum(dtype=torch.promote_types(logits.dtype, torch.float32))  # what is not finite stays so
-    if bool(torch.isfinite(total)):  # a sum that overflows is looked at in detail
+    if bool(torch.isfinite(_sum(logits))):  # a sum that overflows is looked at in detail
         return
     finite = torch.isfinite(logits)
     if not bool(finite.all()):

@@ -165,8 +165,9 @@ def test_axis_weights_are_exact_fractions():
 def test_fused_argmax_non_finite_scores_are_refused_with_the_place(bad):
     logits = torch.zeros(1, 2, 3, 4)
     logits[0, 1, 2, 3] = bad
-    with pytest.raises(InvalidValue, match=r"\(0, 1, 2, 3\) are (nan|inf)"):
-        fused_argmax(logits, (9, 9), align_corners=False)
+    for size in ((9, 9), (3, 4)):
+        with pytest.raises(InvalidValue, match=r"\(0, 1, 2, 3\) are (nan|inf)"):
+            fused_argmax(logits, size, align_corners=False)
     with pytest.raises(InvalidValue, match="only finite scores"):
         fused_top(logits, (9, 9), align_corners=False)
 
