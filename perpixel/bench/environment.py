@@ -48,13 +48,22 @@ def use_threads(threads: int | None) -> int:
 
 
 def commit() -> str | None:
-    """Returns the commit of the working tree, marked where files differ from it; None outside a repository."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    """Returns the commit of the working tree, marked where files but results differ from it; None outside of git."""
+    name = _git("describe", "--always", "--abbrev=12", "--exclude=*")
+    if not name:
+        return None
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":(top)", ":(top,exclude)benchmarks/results")
+    return f"{name}-dirty" if changed else name
+
+
+def _git(*arguments: str) -> str | None:
     try:
-        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        found = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
     except OSError:
         return None
-    return found.stdout.strip() or None if found.returncode == 0 else None
+    return found.stdout.strip() if found.returncode == 0 else None
 
 
 def device_name(device: torch.device | str) -> str:
