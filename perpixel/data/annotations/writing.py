@@ -30,10 +30,11 @@ _SUFFIX_OF = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "B
 
 def written_labels(labels: LabelSpace) -> LabelSpace:
     """Returns the label space of masks that are written: one id per class, up to 255, and one that is ignored."""
-    ids = tuple(range(labels.num_classes)) if labels.train_to_stored is None else tuple(labels.train_to_stored)
-    ignored = labels.ignored_ids[:1] if labels.train_to_stored is not None else labels.ignored_ids and (255,)
-    if max((*ids, *ignored)) > 255 or len(set(ids)) < len(ids):
-        ids, ignored = tuple(range(labels.num_classes)), labels.ignored_ids and (255,)
+    train_ids = tuple(range(labels.num_classes))
+    ids = train_ids if labels.train_to_stored is None else tuple(labels.train_to_stored)
+    ignored = labels.ignored_ids[:1]
+    if ids == train_ids or max((*ids, *ignored)) > 255 or len(set(ids)) < len(ids):
+        ids, ignored = train_ids, labels.ignored_ids and (255,)
     return LabelSpace(
         name=labels.name,
         names=labels.names,
@@ -42,7 +43,7 @@ def written_labels(labels: LabelSpace) -> LabelSpace:
             **{stored: train for train, stored in enumerate(ids)},
             **dict.fromkeys(ignored, LabelSpace.ignore_index),
         },
-        train_to_stored=None if ids == tuple(range(len(ids))) else ids,
+        train_to_stored=None if ids == train_ids else ids,
         ignore_color=labels.ignore_color,
     )
 
