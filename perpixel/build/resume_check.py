@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from perpixel.build.datasets import RunData
-from perpixel.build.run_files import changed_files
+from perpixel.build.run_files import changed_files, read_facts
 from perpixel.config import RunConfig, load_config
 from perpixel.data.formats.item import listed
 from perpixel.engine.checkpoints import list_checkpoints
@@ -133,7 +133,7 @@ def check_data(folder: Path, data: RunData) -> tuple[str, ...]:
     Raises:
         RunError: files were added, removed or renamed, or the classes have other names.
     """
-    stored = _read_json(folder / "data.json")
+    stored = read_facts(folder / "data.json")
     if "fingerprint" not in stored:
         return ()
     way_out = f"Put the data back as it was, or begin a new run with this one's weights: --from {folder}"
@@ -174,7 +174,7 @@ def _edited_masks(stored: Mapping[str, Any], data: RunData) -> tuple[str, ...]:
 
 def stored_environment(folder: Path) -> Mapping[str, Any]:
     """Returns the environment.json of a run, empty where it cannot be read."""
-    return _read_json(folder / "environment.json")
+    return read_facts(folder / "environment.json")
 
 
 def environment_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
@@ -226,11 +226,3 @@ def _flat(values: Any, key: str) -> Iterator[tuple[str, Any]]:
 def _shown(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}

@@ -13,7 +13,7 @@ from perpixel.data.source import DataSource
 from perpixel.data.summary import file_sizes
 from perpixel.errors import RunError
 
-__all__ = ["SPLIT_FILE", "changed_files", "sizes_by_name", "with_files_of"]
+__all__ = ["SPLIT_FILE", "changed_files", "read_facts", "sizes_by_name", "with_files_of"]
 
 SPLIT_FILE = "split.json"
 
@@ -83,16 +83,17 @@ def with_files_of(run: Path, source: DataSource) -> tuple[DataSource, tuple[str,
     return replace(source, splits=splits), (said,)
 
 
-def _known(run: Path) -> Mapping[str, Sequence[str]]:
-    """Returns the names of each split as the run folder states them; empty where it does not."""
-    described = _read(run / "data.json").get("files")
-    stated = described if isinstance(described, dict) and described else _read(run / SPLIT_FILE)
-    return {split: list(names) for split, names in stated.items() if isinstance(names, dict | list)}
-
-
-def _read(file: Path) -> dict[str, Any]:
+def read_facts(file: Path) -> dict[str, Any]:
+    """Returns what a JSON file of a run folder states, empty where it cannot be read."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
+
+
+def _known(run: Path) -> Mapping[str, Sequence[str]]:
+    """Returns the names of each split as the run folder states them; empty where it does not."""
+    described = read_facts(run / "data.json").get("files")
+    stated = described if isinstance(described, dict) and described else read_facts(run / SPLIT_FILE)
+    return {split: list(names) for split, names in stated.items() if isinstance(names, dict | list)}

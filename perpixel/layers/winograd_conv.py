@@ -50,9 +50,9 @@ class WinogradConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as in nn.Module
         dilation = int(self.dilation[0])
-        cells = input.shape[-2] * input.shape[-1] // dilation**2
+        large = input.ndim == 4 and input.shape[2] * input.shape[3] // dilation**2 >= _LEAST_CELLS
         differentiated = torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad)
-        if cells < _LEAST_CELLS or differentiated or torch.compiler.is_compiling() or torch.compiler.is_exporting():
+        if not large or differentiated or torch.compiler.is_compiling() or torch.compiler.is_exporting():
             return super().forward(input)
         if self.transformed is None:
             with torch.no_grad():

@@ -103,7 +103,10 @@ class UNetBackbone(Network):
         self.closing = _closing(backbone.channels[-1], coarsest) if config.closing_width else None
         self.center = (
             nn.Sequential(
-                *(_conv_block(nn.Conv2d(coarsest, coarsest, 3, padding=1, bias=not config.norm), config) for _ in "12")
+                *(
+                    _conv_block(nn.Conv2d(coarsest, coarsest, 3, padding=1, bias=not config.norm), config)
+                    for _ in range(2)
+                )
             )
             if config.center
             else None

@@ -39,7 +39,8 @@ def test_winograd_layer_on_large_maps_does_what_the_convolution_does(little: Non
 def test_winograd_layer_on_small_maps_and_where_gradients_are_asked_for_is_the_convolution(little: None) -> None:
     plain = conv()
     layer = WinogradConv2d(plain)
-    assert torch.equal(layer(torch.ones(1, 4, 5, 7)), plain(torch.ones(1, 4, 5, 7)))
+    for small in (torch.ones(1, 4, 5, 7), torch.ones(4, 9, 9)):  # the second without a batch
+        assert torch.equal(layer(small), plain(small))
     x = torch.randn(1, 4, 8, 8, requires_grad=True)
     (slope,) = torch.autograd.grad(layer(x).sum(), x)
     (wanted,) = torch.autograd.grad(plain(x).sum(), x)
